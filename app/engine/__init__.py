@@ -1,0 +1,1 @@
+"""The life of collections: writing, views, search, background work. Knows no HTTP."""

@@ -1,0 +1,171 @@
+"""What passes between `app/api` and `app/engine`: plain values, no HTTP, no files."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Id = int | str
+Metric = Literal["l2", "cosine", "dot"]
+Dtype = Literal["float32", "float16"]
+IdType = Literal["auto", "int", "str"]
+IndexKind = Literal["auto", "flat", "hnsw", "ivf"]
+DEFAULT_RECALL = 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class IndexSpec:
+    """What index a collection wants: a kind, and the parameters given by name (`m`, `nlist`, …)."""
+
+    kind: IndexKind = "auto"
+    params: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionSettings:
+    """As created, but for `id_type`, which the first write fixes, and `recall` and `index`, which can change."""
+
+    dimension: int
+    metric: Metric = "cosine"
+    dtype: Dtype = "float32"
+    id_type: IdType = "auto"
+    index: IndexSpec = IndexSpec()
+    recall: float = DEFAULT_RECALL
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """A decoded add or upsert, not yet checked against the collection.
+
+    vectors: (n, d) float16, float32 or float64, any n ≥ 1; ids: n of them, or None: the server assigns;
+    metadata: n JSON objects as UTF-8 bytes (None: no metadata), or None.
+    place says how an error names row i: "items" → `items[i].vector`, "columns" → `vectors[i]`, "npy" → `row i`.
+    """
+
+    vectors: NDArray[Any]
+    ids: list[int] | list[str] | NDArray[np.int64] | None = None
+    metadata: list[bytes | None] | None = None
+    place: Literal["items", "columns", "npy"] = "items"
+
+
+@dataclass(frozen=True, slots=True)
+class Idempotency:
+    """The client's `Idempotency-Key` and the xxh3 of operation, path and body."""
+
+    key: str
+    request: str
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """Answer of add and upsert. first_id: first of the run of assigned ids (None where the client gave them)."""
+
+    count: int
+    first_id: Id | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Items:
+    """Stored items in the order asked. vectors: (n, d) in the collection's dtype; metadata: JSON objects as UTF-8."""
+
+    ids: list[Any]
+    vectors: NDArray[Any] | None = None
+    metadata: list[bytes | None] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    items: Items
+    next: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Hits:
+    """The hits of one query, nearest first. distances: (n,) float32, as the contract defines them."""
+
+    items: Items
+    distances: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class SearchAnswer:
+    results: list[Hits]
+    exact: bool
+    expected_recall: float | None
+    calibrated_on: Literal["data", "queries"] | None
+
+
+Include = frozenset[str]
+"""Of "metadata" and "vector"."""
+
+
+class Engine(Protocol):
+    """The engine's whole face to HTTP. Every coroutine may raise `errors.Refused`; names are checked by the caller."""
+
+    def settings(self, name: str) -> CollectionSettings: ...
+    def names(self) -> list[str]: ...
+    def closed(self) -> dict[str, str]:
+        """Collections that are closed → why."""
+        ...
+
+    async def create(self, name: str, settings: CollectionSettings) -> bool:
+        """True: created; False: it was there with settings that agree. Raises SettingsDiffer naming the field."""
+        ...
+
+    async def drop(self, name: str) -> None: ...
+    async def set_recall(self, name: str, recall: float) -> None: ...
+    async def describe(self, name: str) -> dict[str, Any]:
+        """The answer of `GET /v1/collections/{c}`, JSON-ready."""
+        ...
+
+    async def wait_ready(self, name: str, timeout_s: float) -> dict[str, Any]: ...
+    async def rebuild_index(self, name: str, spec: IndexSpec) -> None: ...
+    async def cancel_build(self, name: str) -> None: ...
+
+    async def add(self, name: str, rows: Rows, idempotency: Idempotency | None = None) -> Written: ...
+    async def upsert(self, name: str, rows: Rows) -> Written: ...
+    async def patch(
+        self, name: str, id: Id, metadata: bytes | None, vector: NDArray[Any] | None
+    ) -> None:
+        """metadata: a JSON merge patch (RFC 7396), UTF-8, or None: unchanged; vector: (d,), or None: unchanged."""
+        ...
+
+    async def delete(
+        self, name: str, ids: list[Any], dry_run: bool = False, idempotency: Idempotency | None = None
+    ) -> int:
+        """Number of items deleted (or that would be); ids that are not there are passed over."""
+        ...
+
+    async def delete_all(self, name: str, dry_run: bool = False, idempotency: Idempotency | None = None) -> int: ...
+
+    async def fetch(self, name: str, ids: list[Any], include: Include) -> tuple[Items, list[Any]]:
+        """Items found in the order asked, and the ids that are not there."""
+        ...
+
+    async def list(self, name: str, limit: int, cursor: str | None, include: Include) -> Page: ...
+    async def search(
+        self,
+        name: str,
+        queries: NDArray[Any],
+        k: int,
+        *,
+        exact: bool = False,
+        max_distance: float | None = None,
+        include: Include = frozenset({"metadata"}),
+    ) -> SearchAnswer:
+        """queries: (q, d) as decoded; one `Hits` a query, in order."""
+        ...
+
+    async def search_id(
+        self,
+        name: str,
+        id: Id,
+        k: int,
+        *,
+        exact: bool = False,
+        max_distance: float | None = None,
+        include: Include = frozenset({"metadata"}),
+    ) -> SearchAnswer:
+        """Neighbours of a stored item, itself left out."""
+        ...

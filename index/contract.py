@@ -1,0 +1,83 @@
+"""What every index kind takes and gives. One inherited test suite (`tests/index/`) holds all kinds to it."""
+
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Metric = Literal["l2", "cosine", "dot"]
+
+
+class IndexFileError(Exception):
+    """The file is not an index this code can open: build it again."""
+
+
+class Cancelled(Exception):
+    """Raised by a progress callback to stop a build."""
+
+
+@dataclass(frozen=True, slots=True)
+class Vectors:
+    """The stored vectors of one segment (or the pending rows): what Faiss proposes from and we measure on.
+
+    rows: (n, d) float32 or float16, C order, usually a read-only memory map; norms: (n,) float32, Euclidean.
+    """
+
+    rows: NDArray[Any]
+    norms: NDArray[np.float32]
+    metric: Metric
+
+
+@dataclass(frozen=True, slots=True)
+class Alive:
+    """Which rows may be answered with. mask: (n,) bool; bits: the same, packed little-endian, for Faiss; count: how many."""
+
+    mask: NDArray[np.bool_]
+    bits: NDArray[np.uint8]
+    count: int
+
+    @staticmethod
+    def of(mask: NDArray[np.bool_]) -> "Alive":
+        return Alive(mask, np.packbits(mask, bitorder="little"), int(mask.sum()))
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Hits of q queries. rows: (q, w) int64, -1 where there are fewer; distances: (q, w) float32, +inf there.
+
+    Each query's hits are sorted by (distance, row). w ≥ k where more rows than k tie with the k-th:
+    all rows that tie with the k-th nearest found are included, so that the caller can order ties by id.
+    Distances are the contract's (`index.distance`), computed from the stored vectors.
+    """
+
+    rows: NDArray[np.int64]
+    distances: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How to search: params by the kind's names ({"ef_search"}, {"nprobe", "rerank"}, {} for exact).
+
+    expected_recall: recall@k measured by calibration (None: not measured for this k);
+    cost_us: one query on one thread, µs.
+    """
+
+    params: dict[str, int]
+    expected_recall: float | None
+    cost_us: float
+    exact: bool = False
+
+
+class Index(Protocol):
+    """An index of one segment, open and immutable. Searches may run side by side from several threads."""
+
+    @property
+    def kind(self) -> str: ...
+
+    def plan(self, k: int, recall: float) -> Plan: ...
+
+    def search(self, queries: NDArray[np.float32], k: int, plan: Plan, alive: Alive | None = None) -> Found:
+        """queries: (q, d) float32. Always min(k, live rows) hits or more (ties): where the index proposes
+        fewer, the exact search answers."""
+        ...

@@ -1,0 +1,1 @@
+"""Bytes on disk: registry, catalogues, segments, checks. Knows no HTTP and no Faiss."""
