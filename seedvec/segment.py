@@ -60,7 +60,7 @@ class StrIds:
     """String ids of a segment, decoded when asked for. Damaged bytes decode with U+FFFD rather than fail."""
 
     def __init__(self, id_bytes: NDArray[np.uint8], offsets: NDArray[np.uint64]) -> None:
-        self._bytes = memoryview(id_bytes)
+        self._bytes = id_bytes.data
         self._offsets = offsets
 
     def __len__(self) -> int:
@@ -167,20 +167,40 @@ def _parse(path: Path, size: int) -> tuple[str, dict[str, Extent]]:
 
 
 def _parse_open(path: Path, file: h5py.File, size: int) -> tuple[str, dict[str, Extent]]:
-    attrs = file.attrs
-    if attrs.get("format") != FORMAT:
-        raise SegmentError(f"{path}: not a seedvec segment (root attribute format is {attrs.get('format')!r})")
-    if int(attrs.get("version", 0)) != VERSION:
-        raise SegmentError(f"{path}: segment version {attrs.get('version')!r}, this code reads {VERSION}")
-    metric = attrs.get("metric")
+    kind = _text(file, "format")
+    if kind != FORMAT:
+        raise SegmentError(f"{path}: not a seedvec segment (root attribute format is {kind!r})")
+    version = _number(file, "version")
+    if version != VERSION:
+        raise SegmentError(f"{path}: segment version {version}, this code reads {VERSION}")
+    metric = _text(file, "metric")
     if metric not in METRICS:
         raise SegmentError(f"{path}: unknown metric {metric!r}")
     str_ids = IDS not in file
     names = [VECTORS, KEYS, NORMS, BLOCK_XXH3, *((ID_BYTES, ID_OFFSETS) if str_ids else (IDS,))]
     extents = {name: _extent(path, file, name, size) for name in names}
-    n, d = int(attrs["rows"]), int(attrs["dimension"])
-    _check_extents(path, extents, n, d)
-    return str(metric), extents
+    _check_extents(path, extents, _number(file, "rows"), _number(file, "dimension"))
+    return metric, extents
+
+
+def text_attribute(text: str) -> np.bytes_:
+    """How text attributes are written: of fixed length, so that they lie in the root's own header, which HDF5 keeps
+    a checksum of. Text of variable length goes to a heap without one: flipped bits there hung the reader for good."""
+    return np.bytes_(text.encode("ascii"))
+
+
+def _text(file: h5py.File, name: str) -> str:
+    found = file.attrs.get_id(name) if name in file.attrs else None
+    if found is None or found.dtype.kind != "S" or found.shape != ():
+        return ""
+    return bytes(file.attrs[name]).decode("ascii", "replace")
+
+
+def _number(file: h5py.File, name: str) -> int:
+    found = file.attrs.get_id(name) if name in file.attrs else None
+    if found is None or found.dtype.kind not in "iu" or found.shape != ():
+        return 0
+    return int(file.attrs[name])
 
 
 def _extent(path: Path, file: h5py.File, name: str, size: int) -> Extent:

@@ -66,7 +66,7 @@ def write_segment(
 
 
 def encode_ids(ids: Ids | Sequence[bytes]) -> NDArray[np.int64] | list[bytes]:
-    """int ids as an array, str ids as UTF-8. Raises ValueError on an int outside 0 … 2^63−1 or a str of 0 or > 512
+    """int ids as an array, str ids as UTF-8. Raises ValueError on an int outside 0 … 2^63-1 or a str of 0 or > 512
     bytes: the engine has refused those long before."""
     if isinstance(ids, np.ndarray) or (len(ids) and isinstance(ids[0], int)):
         numbers = np.ascontiguousarray(ids, np.int64)
@@ -180,7 +180,8 @@ class SegmentWriter:
     ) -> None:
         extent = self._extents[fmt.VECTORS]
         if vectors.dtype != extent.dtype or vectors.shape[1:] != extent.shape[1:]:
-            raise ValueError(f"vectors are {vectors.dtype} {vectors.shape}, the segment's {extent.dtype} {extent.shape}")
+            found, wanted = f"{vectors.dtype} {vectors.shape}", f"{extent.dtype} {extent.shape}"
+            raise ValueError(f"vectors are {found}, the segment's {wanted}")
         if not m == len(keys_rel) == len(ids) == len(norms):
             raise ValueError(f"{m} vectors, {len(keys_rel)} keys, {len(ids)} ids, {len(norms)} norms")
         if self.done + m > self.rows:
@@ -191,7 +192,7 @@ class SegmentWriter:
     def _put(self, name: str, at: int, numbers: NDArray[Any]) -> None:
         extent = self._extents[name]
         row_bytes = extent.dtype.itemsize * int(np.prod(extent.shape[1:], dtype=np.int64))
-        data = memoryview(np.ascontiguousarray(numbers, extent.dtype).reshape(-1)).cast("B")
+        data = np.ascontiguousarray(numbers, extent.dtype).reshape(-1).view(np.uint8).data
         _write(self._fd, data, extent.offset + at * row_bytes)
 
     def _put_str_ids(self, encoded: list[bytes]) -> None:
@@ -256,7 +257,8 @@ def _lay_out(path: Path, metric: str, rows: int, dimension: int, shapes: _Shapes
     how.set_obj_track_times(False)
     extents = {}
     with h5py.File(h5py.h5f.create(os.fsencode(path), h5py.h5f.ACC_TRUNC, fapl=access)) as file:
-        file.attrs.update(format=fmt.FORMAT, version=fmt.VERSION, metric=metric, rows=rows, dimension=dimension)
+        texts = {"format": fmt.text_attribute(fmt.FORMAT), "metric": fmt.text_attribute(metric)}
+        file.attrs.update(texts, version=fmt.VERSION, rows=rows, dimension=dimension)
         for name, (shape, dtype) in shapes.items():
             space = h5py.h5s.create_simple(shape)
             dataset = h5py.h5d.create(file.id, name.encode(), h5py.h5t.py_create(dtype), space, how)
