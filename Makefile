@@ -1,0 +1,59 @@
+# One-word commands. `make serve` and `make test` work on a fresh clone: each makes .venv first where it is absent.
+#
+#   make serve DATA=/srv/vectors PORT=8080 WORKERS=4    without DATA=: a demo folder with the collection `words`
+#   make setup PYTHON=python3.12 TORCH_INDEX=URL        URL of an index that has only the CPU builds of torch
+
+PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+VENV = .venv
+PORT ?= 8080
+TORCH = torch==2.13.0
+DEMO = demo-data
+SERVE = $(VENV)/bin/seedvec serve --port $(PORT) $(if $(WORKERS),--workers $(WORKERS))
+
+.PHONY: setup serve demo test check format bench clean
+
+setup: $(VENV)/.installed
+
+# torch comes last and by itself, so that an index of its own (TORCH_INDEX) concerns nothing else.
+$(VENV)/.installed: pyproject.toml
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or later is needed (make setup PYTHON=...)" >&2; exit 1; }
+	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install -q --disable-pip-version-check -e '.[server,dev]'
+	$(VENV)/bin/python -m pip install -q --disable-pip-version-check $(TORCH) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
+	@touch $@
+
+ifeq ($(DATA),)
+serve: setup
+	@$(VENV)/bin/python -m demo.prepare $(DEMO)
+	@exec $(SERVE) --data $(DEMO)
+else
+serve: setup
+	@exec $(SERVE) --data '$(DATA)'
+endif
+
+# The three requests of the README with their answers, on a server of its own.
+demo: setup
+	@$(VENV)/bin/python -m demo.prepare $(DEMO)
+	@$(VENV)/bin/python -m demo.tour $(DEMO)
+
+test: setup
+	$(VENV)/bin/python -m pytest $(TESTS)
+
+check: setup
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+format: setup
+	$(VENV)/bin/ruff check --fix-only .
+	$(VENV)/bin/ruff format .
+
+bench: setup
+	$(VENV)/bin/python -m benchmarks.ingest $(BENCH)
+	$(VENV)/bin/python -m benchmarks.search_http $(BENCH)
+
+# A data folder is never touched; the demo's can be made again.
+clean:
+	rm -rf $(VENV) $(DEMO) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +

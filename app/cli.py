@@ -1,0 +1,77 @@
+"""`python -m app.cli`: the commands that need the server's packages. `seedvec` (seedvec/cli.py) hands over to it."""
+
+import argparse
+import os
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+from app.logs import configure
+from app.settings import SettingError, Settings, add_flags, load, refuse_keys, unknown_variables
+from app.supervisor import StartError, serve
+from storage.check import check
+from storage.info import info
+
+OK, UNSOUND, FAILED, MISUSED = 0, 1, 1, 2
+
+
+def main(arguments: list[str]) -> int:
+    """Run one command. Returns the exit status."""
+    parsed = _parser().parse_args(arguments)
+    command: str = parsed.command
+    try:
+        if command == "serve":
+            return _serve(parsed)
+        path = Path(parsed.path)
+        if not path.exists():
+            return _fail(f"{path} does not exist", MISUSED)
+        return _check(path) if command == "check" else _info(path)
+    except BrokenPipeError:  # `seedvec info … | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OK
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="seedvec", description="Vector similarity search over HTTP.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    add_flags(commands.add_parser("serve", help="run the server", allow_abbrev=False))
+    about = "verify a data folder, also beside a running server; exit status 0: sound, 1: not"
+    commands.add_parser("check", help=about).add_argument("path", metavar="DIR")
+    about = "say what a data folder, a segment or an index file holds"
+    commands.add_parser("info", help=about).add_argument("path", metavar="DIR|FILE")
+    return parser
+
+
+def _serve(parsed: argparse.Namespace) -> int:
+    names = {f.name for f in fields(Settings)}
+    try:
+        settings = load({name: text for name, text in vars(parsed).items() if name in names}, os.environ)
+        refuse_keys(os.environ)
+        configure("supervisor", settings.log_level)
+        for name in unknown_variables(os.environ):
+            sys.stderr.write(f"seedvec: {name} is no setting of this server: it is ignored\n")
+        return serve(settings)
+    except SettingError as error:
+        return _fail(str(error), MISUSED)
+    except StartError as error:
+        return _fail(str(error), FAILED)
+
+
+def _check(path: Path) -> int:
+    report = check(path)
+    sys.stdout.write(f"{report}\n")
+    return OK if report.sound else UNSOUND
+
+
+def _info(path: Path) -> int:
+    sys.stdout.write(f"{info(path)}\n")
+    return OK
+
+
+def _fail(text: str, status: int) -> int:
+    sys.stderr.write(f"seedvec: {text}\n")
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,103 @@
+"""Keeping the server's processes alive: starting them, and starting them again with a pause that grows."""
+
+import contextlib
+import logging
+import os
+import signal
+import subprocess
+from dataclasses import dataclass
+from typing import Literal
+
+from app.children import exit_reason, start_child
+from app.dealing import Channel, Dealer
+
+log = logging.getLogger("seedvec.supervisor")
+
+Role = Literal["worker", "sealer", "builder"]
+FIRST_PAUSE_S = 0.1
+LONGEST_PAUSE_S = 10.0
+STEADY_S = 10.0
+"""A process that lived this long starts again with the first pause."""
+
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+"""Has to stand in the environment before Faiss or NumPy is imported. More searching threads than cores took the
+p99 from 0.07 ms to 17 … 23. The builder alone may use all cores: it is niced."""
+
+
+@dataclass(eq=False)
+class Kept:
+    """One process that is to be running: `process` is None while its next start is waited for, until `start_at`."""
+
+    name: str
+    role: Role
+    environment: dict[str, str]
+    data: str
+    lock: int
+    process: "subprocess.Popen[bytes] | None" = None
+    channel: Channel | None = None
+    started_at: float = 0.0
+    start_at: float | None = 0.0
+    pause_s: float = FIRST_PAUSE_S
+    deaths: int = 0
+
+    def start(self, dealer: Dealer, now: float) -> None:
+        """Start it. lock: the data folder's lock, which lives as long as any process that inherited it."""
+        self.started_at, self.start_at = now, None
+        try:
+            if self.role == "worker":
+                self._start_worker(dealer)
+            else:
+                threads = ONE_THREAD if self.role == "sealer" else {}
+                self.process = start_child(
+                    f"app.{self.role}", self.data, keep=(self.lock,), environment={**self.environment, **threads}
+                )
+        except OSError as error:  # no memory, no process, no descriptor left: perhaps later
+            log.error("%s could not be started: %s", self.name, error)
+            self._wait(now)
+
+    def _start_worker(self, dealer: Dealer) -> None:
+        self.channel, theirs = dealer.join(self.name)
+        with theirs:
+            try:
+                self.process = start_child(
+                    "app.worker",
+                    self.name,
+                    str(theirs.fileno()),
+                    keep=(self.lock, theirs.fileno()),
+                    environment={**self.environment, **ONE_THREAD},
+                )
+            except OSError:
+                dealer.leave(self.channel)
+                raise
+
+    def reap(self, dealer: Dealer, now: float, expected: bool) -> bool:
+        """True where it has ended; unless that is expected, its next start is then planned."""
+        status = None if self.process is None else self.process.poll()
+        if status is None:
+            return False
+        self.process = None
+        if self.channel is not None:
+            dealer.leave(self.channel)
+        if expected:
+            log.info("%s ended (%s)", self.name, exit_reason(status))
+            return True
+        self.deaths += 1
+        self._wait(now)
+        log.error("%s died (%s); starting another in %.1f s", self.name, exit_reason(status), self.start_at_in(now))
+        return True
+
+    def start_at_in(self, now: float) -> float:
+        """Seconds until the next start."""
+        return max(0.0, (self.start_at or now) - now)
+
+    def _wait(self, now: float) -> None:
+        if now - self.started_at >= STEADY_S:
+            self.pause_s = FIRST_PAUSE_S
+        self.start_at = now + self.pause_s
+        self.pause_s = min(self.pause_s * 2, LONGEST_PAUSE_S)
+
+    def tell(self, number: signal.Signals) -> None:
+        """Send a signal; nothing happens where it is not running."""
+        if self.process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.process.pid, number)

@@ -1,0 +1,246 @@
+"""`seedvec serve`: the process that owns the data folder and the port, and keeps the others running.
+
+It takes DATA/LOCK, lets a child recover what a crash left behind, opens the port, starts workers, sealer and builder,
+deals connections out (`app/dealing.py`), starts again what dies (`app/keeping.py`), and drains on SIGTERM or SIGINT:
+no new connections, the workers finish what they are answering, then sealer and builder stop. A second signal kills.
+It opens no catalogue and loads no index: what can crash, crashes elsewhere.
+"""
+
+import contextlib
+import logging
+import os
+import resource
+import selectors
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from types import FrameType
+
+from app.children import exit_reason, start_child
+from app.dealing import BACKLOG, Channel, Dealer
+from app.keeping import Kept
+from app.settings import Settings, listening_address
+from storage.lock import DataLock, LockHeld, acquire
+
+log = logging.getLogger("seedvec.supervisor")
+
+OK, FAILED, KILLED = 0, 1, 3
+"""Exit statuses: drained; could not start; a second signal, or something that would not stop, was killed."""
+
+GRACE_S = 2.0
+"""Beyond `drain_s`, before a worker that has not ended is killed."""
+
+BACKGROUND_STOP_S = 3.0
+"""For sealer and builder to stop by themselves. Killing them loses nothing but the work of their current job."""
+
+HOPELESS_DEATHS = 5
+"""Deaths of a worker with none ever ready after which the start is given up: the reason will not go away."""
+
+LOCK_PATIENCE_S = 5.0
+"""The children of a supervisor that was just killed hold the lock for moments longer."""
+
+STOPPING = (signal.SIGTERM, signal.SIGINT)
+
+
+class StartError(Exception):
+    """The server cannot start; the text says why."""
+
+
+def serve(settings: Settings) -> int:
+    """Run the server until it is told to stop. Returns the exit status. Raises StartError, SettingError."""
+    _raise_descriptor_limit()
+    family, address = listening_address(settings)
+    try:
+        settings.data.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StartError(f"cannot make the data folder {settings.data}: {error.strerror}") from None
+    with _signals() as wake, _locked(settings) as lock, socket.socket(family, socket.SOCK_STREAM) as listener:
+        # Bound before the recovery, so that a port in use is told at once; clients are refused until listen().
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(address)
+        except OSError as error:
+            raise StartError(f"cannot listen on {settings.host}:{settings.port}: {error.strerror}") from None
+        supervisor = Supervisor(settings, lock, listener, wake)
+        return supervisor.run()
+
+
+class Supervisor:
+    """wake: receives a byte with the number of each signal that arrives."""
+
+    def __init__(self, settings: Settings, lock: DataLock, listener: socket.socket, wake: socket.socket) -> None:
+        self.settings = settings
+        self.lock = lock
+        self.listener = listener
+        self.wake = wake
+        self.selector = selectors.DefaultSelector()
+        self.selector.register(wake, selectors.EVENT_READ, None)
+        self.dealer = Dealer(listener, self.selector)
+        self.stops = 0
+        environment, data = settings.environment(), str(settings.data)
+        workers = [Kept(f"worker-{n + 1}", "worker", environment, data, lock.fd) for n in range(settings.workers)]
+        self.workers = workers
+        self.background = [
+            Kept("sealer", "sealer", environment, data, lock.fd),
+            Kept("builder", "builder", environment, data, lock.fd),
+        ]
+
+    def run(self) -> int:
+        """Recover, serve, drain. Returns the exit status. Raises StartError."""
+        self._recover()
+        if self.stops:
+            return OK
+        self.listener.listen(BACKLOG)
+        host, port = self.listener.getsockname()[:2]
+        url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        self.lock.describe(url)
+        log.info("listening on %s with %d workers, data in %s", url, len(self.workers), self.settings.data)
+        try:
+            self._serve()
+            return self._drain()
+        finally:
+            self._kill()
+
+    def _recover(self) -> None:
+        process = start_child(
+            "app.recover",
+            str(self.settings.data),
+            keep=(self.lock.fd,),
+            environment=self.settings.environment(),
+        )
+        while process.poll() is None:
+            self._turn(1.0)
+            if self.stops:  # what it had not yet done, the next start does
+                process.kill()
+                process.wait()
+                return
+        if process.returncode != 0:
+            raise StartError(f"the data folder could not be recovered ({exit_reason(process.returncode)}): see above")
+
+    def _serve(self) -> None:
+        while not self.stops:
+            now = time.monotonic()
+            self._keep(now)
+            self._turn(self._idle_s(now))
+
+    def _keep(self, now: float) -> None:
+        for kept in (*self.workers, *self.background):
+            kept.reap(self.dealer, now, expected=False)
+            if kept.start_at is not None and kept.start_at <= now:
+                kept.start(self.dealer, now)
+        if not self.dealer.ever_ready and min(w.deaths for w in self.workers) >= HOPELESS_DEATHS:
+            raise StartError(f"no worker could start, each died {HOPELESS_DEATHS} times: see above")
+
+    def _idle_s(self, now: float) -> float:
+        waits = [kept.start_at - now for kept in (*self.workers, *self.background) if kept.start_at is not None]
+        if self.dealer.resume_at is not None:
+            waits.append(self.dealer.resume_at - now)
+        # A second at most: should a SIGCHLD ever be missed, a dead child is still found.
+        return max(0.0, min([1.0, *waits]))
+
+    def _turn(self, timeout_s: float) -> None:
+        """Wait for something to happen, at most so long, and see to it."""
+        for key, _ in self.selector.select(timeout_s):
+            if key.fileobj is self.wake:
+                self._woken()
+            elif isinstance(key.data, Channel):
+                self.dealer.heard(key.data)
+            else:
+                self.dealer.accept(time.monotonic())
+        self.dealer.tick(time.monotonic())
+
+    def _woken(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            numbers = self.wake.recv(4096)
+            self.stops += sum(number in STOPPING for number in numbers)
+
+    def _drain(self) -> int:
+        log.info("stopping: %g s for what is being answered", self.settings.drain_s)
+        self.dealer.stop()
+        clean = self._stop(self.workers, self.settings.drain_s + GRACE_S)
+        clean = self._stop(self.background, BACKGROUND_STOP_S) and clean
+        log.info("stopped" if clean else "stopped; some processes had to be killed")
+        return KILLED if self.stops > 1 else OK
+
+    def _stop(self, group: list[Kept], patience_s: float) -> bool:
+        """Ask the processes to end; kill those that have not when patience is over or a second signal comes."""
+        for kept in group:
+            kept.tell(signal.SIGTERM)
+        until = time.monotonic() + patience_s
+        while any(kept.process is not None for kept in group):
+            now = time.monotonic()
+            if self.stops > 1 or now >= until:
+                for kept in group:
+                    if kept.process is not None:
+                        log.warning("killing %s", kept.name)
+                        kept.tell(signal.SIGKILL)
+                        kept.process.wait()
+                        kept.reap(self.dealer, now, expected=True)
+                return False
+            for kept in group:
+                kept.reap(self.dealer, now, expected=True)
+            self._turn(min(0.2, until - now))
+        return True
+
+    def _kill(self) -> None:
+        for kept in (*self.workers, *self.background):
+            kept.tell(signal.SIGKILL)
+            if kept.process is not None:
+                kept.process.wait()
+
+
+@contextlib.contextmanager
+def _locked(settings: Settings) -> Iterator[DataLock]:
+    until = time.monotonic() + LOCK_PATIENCE_S
+    while True:
+        try:
+            lock = acquire(settings.data)
+            break
+        except LockHeld as error:
+            if time.monotonic() >= until or not _gone(error.holder.pid):
+                raise StartError(str(error)) from None
+        except OSError as error:
+            raise StartError(f"cannot use {settings.data} as a data folder: {error.strerror}") from None
+    try:
+        yield lock
+    finally:
+        lock.release()
+
+
+def _gone(pid: int | None) -> bool:
+    """Whether the process does not exist. One of another host looks gone too: waiting for it does no harm."""
+    try:
+        os.kill(pid or 0, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return False
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[socket.socket]:
+    """The signals that concern us arrive as bytes on the socket given; nothing runs inside a handler."""
+    ours, theirs = socket.socketpair()
+    for end in (ours, theirs):
+        end.setblocking(False)
+    for number in (*STOPPING, signal.SIGCHLD):
+        signal.signal(number, _ignore)
+    signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
+    try:
+        with ours, theirs:
+            yield ours
+    finally:
+        signal.set_wakeup_fd(-1)
+
+
+def _ignore(number: int, frame: FrameType | None) -> None:
+    """A handler has to be set for the wake-up descriptor to get the signal."""
+
+
+def _raise_descriptor_limit() -> None:
+    # The usual soft limit of 1024 is a few hundred clients, each segment and index being a mapping without one.
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -1,0 +1,71 @@
+"""The command `seedvec`. What needs no server code is done here; the rest is handed to the server's own command."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from seedvec import __version__
+from seedvec.client import Client, SeedvecError
+
+SERVER_COMMANDS = {
+    "serve": "run the server",
+    "check": "verify a data folder",
+    "info": "say what a data folder or file holds",
+}
+HEALTH_TIMEOUT_S = 5.0
+
+
+def main() -> int:
+    """Entry point. Returns the exit status."""
+    arguments = sys.argv[1:]
+    if arguments and arguments[0] in SERVER_COMMANDS:
+        return _hand_over(arguments)
+    parsed = _parser().parse_args(arguments)
+    return _health(parsed.url)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="seedvec", description="Vector similarity search over HTTP.")
+    parser.add_argument("--version", action="version", version=f"seedvec {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, about in SERVER_COMMANDS.items():
+        commands.add_parser(name, help=f"{about} (`seedvec {name} --help`)", add_help=False)
+    health = commands.add_parser("health", help="exit status 0 where a server can serve, else 1")
+    health.add_argument("--url", default=default_url(), help="the server [SEEDVEC_URL; default: %(default)s]")
+    return parser
+
+
+def default_url() -> str:
+    """Where commands look for a server: SEEDVEC_URL, else this machine at SEEDVEC_PORT or 8080."""
+    return os.environ.get("SEEDVEC_URL") or f"http://127.0.0.1:{os.environ.get('SEEDVEC_PORT') or 8080}"
+
+
+def _hand_over(arguments: list[str]) -> int:
+    """Become `python -m app.cli`, so that signals reach the server itself."""
+    root = Path(__file__).resolve().parent.parent
+    # Looked for by path, not by name: an `app` elsewhere on the path is somebody else's.
+    if not (root / "app" / "supervisor.py").is_file():
+        sys.stderr.write(
+            f"seedvec: {arguments[0]} needs the server, which this installation has not: "
+            "run it from a checkout of the project (`make setup`) or from its container image\n"
+        )
+        return 2
+    paths = [str(root), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    os.execve(sys.executable, [sys.executable, "-m", "app.cli", *arguments], environment)
+
+
+def _health(url: str) -> int:
+    try:
+        with Client(url, timeout_s=HEALTH_TIMEOUT_S) as client:
+            state = client.ready()
+    except (OSError, SeedvecError, ValueError) as error:
+        sys.stderr.write(f"seedvec: {url} cannot serve: {error}\n")
+        return 1
+    sys.stdout.write(f"{url} can serve: {state}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
