@@ -20,6 +20,7 @@ from tests.wire import Collection, Wire
 
 ROOT = Path(__file__).resolve().parent.parent
 HOST = "127.0.0.1"
+SERVE = [sys.executable, "-m", "app.cli", "serve"]
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 30.0
 ORPHAN_TIMEOUT_S = 5.0
@@ -98,7 +99,7 @@ class Server:
     ) -> None:
         try:
             if kind is not None:
-                print(f"--- log of the server ({self.log_path.name})\n{self.log_tail()}")
+                sys.stdout.write(f"--- log of the server ({self.log_path.name})\n{self.log_tail()}\n")
                 return
             if self.process is not None:
                 self.stop()
@@ -112,10 +113,9 @@ class Server:
         self.port = free_port()
         self._log = self.log_path.open("ab")
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "app.cli", "serve", "--data", str(self.data_dir), "--host", HOST]
-            + ["--port", str(self.port), "--workers", str(self.workers)],
+            [*SERVE, "--data", str(self.data_dir), "--host", HOST, "--port", str(self.port)],
             cwd=ROOT,
-            env={name: value for name, value in os.environ.items() if not name.startswith("SEEDVEC_")} | self.env,
+            env=self._environment(),
             stdin=subprocess.DEVNULL,
             stdout=self._log,
             stderr=subprocess.STDOUT,
@@ -187,6 +187,11 @@ class Server:
         return data[-LOG_TAIL_BYTES:].decode(errors="replace")
 
     # -- parts
+
+    def _environment(self) -> dict[str, str]:
+        """Nothing that whoever runs the tests has set for a server of their own."""
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("SEEDVEC_")}
+        return clean | {"SEEDVEC_WORKERS": str(self.workers)} | self.env
 
     def _ready(self) -> bool:
         process = self._running()

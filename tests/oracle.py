@@ -151,7 +151,8 @@ def distances(metric: str, query: NDArray[Any], rows: NDArray[np.float64]) -> ND
     if metric == "dot":
         return -products
     norms = np.linalg.norm(rows, axis=1) * np.linalg.norm(q)
-    return np.clip(1.0 - products / norms, 0.0, 2.0)
+    cosine: NDArray[np.float64] = np.clip(1.0 - products / norms, 0.0, 2.0)
+    return cosine
 
 
 def tolerance(metric: str, query: NDArray[Any], rows: NDArray[Any]) -> float:

@@ -122,7 +122,8 @@ class Hammer(threading.Thread):
 
 def test_hammered_from_both_sides(server: Server) -> None:
     one_wire_each(server)
-    one, other = [], []
+    one: list[Collection] = []
+    other: list[Collection] = []
     pids = server.children("app.worker")
     while min(len(one), len(other)) < 4:
         wire = server.wire()

@@ -1,0 +1,107 @@
+"""The yardstick: the collection's own index files searched by plain Faiss, in this process, on one thread.
+
+The files are read as docs/formats.md says; parameters are those that the calibration wrote beside the index for the
+recall asked for. A server cannot be faster than this without answering something else.
+"""
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import apsw
+import faiss
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+# Faiss ships no types that know its parameters by name.
+parameters: Any = faiss
+READONLY = apsw.SQLITE_OPEN_READONLY
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One segment's index, ready to be asked: params are its search parameters, refined says whether they re-rank."""
+
+    index: Any
+    params: Any
+    keep: tuple[Any, ...]
+    """What Faiss points into without counting references."""
+
+
+class PlainFaiss:
+    """Raises SystemExit where the collection has a segment without an index: there is nothing to compare with."""
+
+    def __init__(self, data_dir: Path, collection: str, recall: float) -> None:
+        registry = apsw.Connection(str(data_dir / "registry.db"), flags=READONLY)
+        uuid = str(registry.execute("SELECT uuid FROM collections WHERE name = ?", (collection,)).get)
+        home = data_dir / "c" / uuid
+        db = apsw.Connection(str(home / "catalog.db"), flags=READONLY)
+        self.metric = str(db.execute("SELECT metric FROM settings").get)
+        rows = db.execute("SELECT s.file, i.file, i.kind, i.meta FROM segments s LEFT JOIN indexes i USING (seq)")
+        self.parts: list[Part] = []
+        self.described: list[str] = []
+        for segment, file, kind, meta in rows.fetchall():
+            if file is None:
+                raise SystemExit(f"{segment} has no index: wait for the collection to be ready")
+            point = cheapest(json.loads(meta), recall)
+            self.described.append(f"{kind} {point}")
+            self.parts.append(_part(home / "segments" / segment, home / "segments" / file, kind, point, self.metric))
+        registry.close()
+        db.close()
+
+    def run(self, queries: NDArray[np.float32], k: int, seconds: float) -> tuple[float, list[float], NDArray[Any]]:
+        """One by one for about `seconds`. Returns queries/s, latencies (s), distances (≤ q, k) as the contract's."""
+        faiss.omp_set_num_threads(1)
+        asked = _normed(queries) if self.metric == "cosine" else queries
+        latencies: list[float] = []
+        found: list[NDArray[Any]] = []
+        begun = time.perf_counter()
+        while time.perf_counter() - begun < seconds:
+            at = time.perf_counter()
+            query = asked[len(latencies) % len(asked)][None]
+            near = np.concatenate([part.index.search(query, k, params=part.params)[0] for part in self.parts], axis=1)
+            latencies.append(time.perf_counter() - at)
+            if len(found) < len(asked):
+                found.append(near)
+        elapsed = time.perf_counter() - begun
+        return len(latencies) / elapsed, latencies, self._distances(np.concatenate(found), k)
+
+    def _distances(self, near: NDArray[Any], k: int) -> NDArray[Any]:
+        """Faiss's measure in the contract's terms, the k nearest over all segments."""
+        own = {"l2": lambda: np.sqrt(np.maximum(near, 0)), "cosine": lambda: 1.0 - near, "dot": lambda: -near}
+        nearest: NDArray[Any] = np.sort(own[self.metric](), axis=1)[:, :k]
+        return nearest
+
+
+def cheapest(meta: dict[str, Any], recall: float) -> dict[str, int]:
+    """The parameters of the cheapest certified point for this recall; of the best one where none reaches it."""
+    points = meta["calibration"]["points"]
+    certified = [p for p in points if p["lower"] >= recall or p["recall"] >= recall + 0.003]
+    chosen = min(certified, key=lambda p: float(p["cost_us"])) if certified else max(points, key=lambda p: p["recall"])
+    params: dict[str, int] = chosen["params"]
+    return params
+
+
+def _normed(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    result: NDArray[np.float32] = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    return result
+
+
+def _part(segment: Path, file: Path, kind: str, point: dict[str, int], metric: str) -> Part:
+    with h5py.File(segment) as f:
+        rows = f["vectors"][:].astype(np.float32)
+    flat = faiss.IndexFlat(rows.shape[1], faiss.METRIC_L2 if metric == "l2" else faiss.METRIC_INNER_PRODUCT)
+    flat.add(_normed(rows) if metric == "cosine" else rows)
+    index: Any = faiss.read_index(str(file), faiss.IO_FLAG_MMAP_IFC)
+    if kind == "hnsw":
+        if index.storage is None:
+            index.own_fields = False
+            index.storage = flat
+        return Part(index, parameters.SearchParametersHNSW(efSearch=point["ef_search"]), (flat,))
+    refined = faiss.IndexRefine(index, flat)
+    inner = parameters.SearchParametersIVF(nprobe=point["nprobe"])
+    params = parameters.IndexRefineSearchParameters(k_factor=float(point["rerank"]), base_index_params=inner)
+    return Part(refined, params, (index, flat, inner))
