@@ -1,0 +1,234 @@
+"""One collection in one worker: its follower, its writer, and what requests do with them."""
+
+import asyncio
+import json
+import time
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.engine import errors, intake
+from app.engine.files import SealedFile, write_sealed
+from app.engine.merge_patch import merge_patch
+from app.engine.translate import translated
+from app.engine.types import Id, Idempotency, Rows, Written
+from app.engine.view import Follower, View
+from app.engine.writer import Writer
+from storage import atomic, catalogue
+from storage import errors as below
+from storage.layout import SEGMENTS_NAME
+from storage.writes import Batch, SealedRows, Turn, reserve_ids, reserve_seq
+
+DIRECT_SHARE = 4
+"""A write above a quarter of the pending bound becomes a segment at once."""
+FULL_WAIT_S = 5.0
+FULL_POLL_S = 0.05
+OFF_LOOP_BYTES = 256 << 10
+"""Vectors above this are checked and converted off the event loop."""
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a worker was set to, as far as collections are concerned."""
+
+    pending_rows: int
+    pending_bytes: int
+    index_min_rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pools:
+    """writers: blocking commits; loaders: opening indexes; workers: decoding and files; searchers: one dear search."""
+
+    writers: Executor
+    loaders: Executor
+    workers: Executor
+    searchers: Executor
+
+
+class Collection:
+    def __init__(self, name: str, folder: Path, limits: Limits, pools: Pools) -> None:
+        self.name = name
+        self.folder = folder
+        self.limits = limits
+        self.pools = pools
+        self.follower = Follower(folder, pools.loaders)
+        self.writer = Writer(folder, pools.writers, limits.pending_rows, limits.pending_bytes)
+
+    def view(self) -> View:
+        """The present state, every acknowledged write in it. Raises CollectionNotFound, CollectionClosed."""
+        with translated(self.name):
+            return self.follower.view()
+
+    def close(self) -> None:
+        self.follower.close()
+        self.writer.close()
+
+    # ---------------------------------------------------------------- add and upsert
+
+    async def add(self, rows: Rows, idempotency: Idempotency | None) -> Written:
+        batch = await self._checked(rows)
+        _, id_at = intake.place_of(rows)
+        if batch.ids is not None:
+            intake.refuse_repeats(batch.ids, id_at)
+        return await self._store(batch, Turn.add, idempotency, id_at)
+
+    async def upsert(self, rows: Rows) -> Written:
+        batch = intake.last_of_each(await self._checked(rows))
+        return await self._store(batch, Turn.upsert, None, intake.place_of(rows)[1])
+
+    async def _checked(self, rows: Rows) -> Batch:
+        settings = self.view().settings
+        if rows.vectors.nbytes <= OFF_LOOP_BYTES:
+            return intake.check_rows(rows, settings)
+        return await self._off_loop(lambda: intake.check_rows(rows, settings))
+
+    async def _off_loop(self, act: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self.pools.workers, act)
+
+    async def _store(
+        self,
+        batch: Batch,
+        act: Callable[[Turn, Batch, SealedRows | None], tuple[int, Any]],
+        idempotency: Idempotency | None,
+        id_at: intake.Place,
+    ) -> Written:
+        with translated(self.name, id_at):
+            if self._is_large(batch):
+                count, first = await self._store_directly(batch, act, idempotency)
+            else:
+                size = int(batch.vectors.nbytes) + sum(len(m) for m in batch.metadata or () if m)
+                count, first = await self._patiently(lambda turn: _once(turn, idempotency, lambda: act(turn, batch, None)), size)
+        return Written(count, first)
+
+    def _is_large(self, batch: Batch) -> bool:
+        limits = self.limits
+        return len(batch) > limits.pending_rows // DIRECT_SHARE or (
+            batch.vectors.nbytes > limits.pending_bytes // DIRECT_SHARE
+        )
+
+    async def _patiently(self, act: Callable[[Turn], T], size: int) -> T:
+        """Waits while the sealer makes room; then PendingFull stands."""
+        ends = time.monotonic() + FULL_WAIT_S
+        while True:
+            try:
+                return await self.writer.run(act, size)
+            except below.PendingFull:
+                if time.monotonic() > ends:
+                    raise
+            await asyncio.sleep(FULL_POLL_S)
+
+    async def _store_directly(
+        self,
+        batch: Batch,
+        act: Callable[[Turn, Batch, SealedRows | None], tuple[int, Any]],
+        idempotency: Idempotency | None,
+    ) -> tuple[int, Any]:
+        """A segment of its own, written and synced before the transaction that makes it real."""
+
+        def reserve(turn: Turn) -> tuple[int, str, list[Any] | None]:
+            return reserve_seq(turn), turn.settings.metric, None if batch.ids else reserve_ids(turn, len(batch))
+
+        seq, metric, assigned = await self.writer.run(reserve)
+        full = Batch(batch.vectors, batch.ids or assigned, batch.metadata)
+        keys = np.arange(len(batch), dtype=np.uint64)
+        written = await self._off_loop(
+            lambda: write_sealed(self.folder, seq, keys_rel=keys, ids=full.ids, vectors=full.vectors, metric=metric)
+        )
+        used = False
+
+        def name_it(turn: Turn) -> Any:
+            nonlocal used
+            used = False  # the turn may be tried again
+
+            def insert() -> Any:
+                nonlocal used
+                used = True
+                count, first = act(turn, full, SealedRows(seq, written.file, written.bytes, written.xxh3))
+                return count, assigned[0] if assigned else first
+
+            return _once(turn, idempotency, insert)
+
+        try:
+            count, first = await self.writer.run(name_it)
+        except below.OutcomeUnknown:
+            raise  # the catalogue may name the file: the next start decides
+        except BaseException:
+            self._forget(written)
+            raise
+        if not used:
+            self._forget(written)  # the answer was given before, to the same Idempotency-Key
+        return count, first
+
+    def _forget(self, written: SealedFile) -> None:
+        atomic.remove_all([self.folder / SEGMENTS_NAME / written.file])
+
+    # ---------------------------------------------------------------- patch and delete
+
+    async def patch(self, id_: Id, metadata: bytes | None, vector: NDArray[Any] | None) -> None:
+        settings = self.view().settings
+        stored = None
+        if vector is not None:
+            stored = intake.check_vectors(vector.reshape(1, -1), settings, lambda _: "vector")[0]
+        merge = None if metadata is None else merge_patch(metadata)
+
+        with translated(self.name):
+            if not await self._patiently(lambda turn: turn.patch(id_, merge, stored), 0):
+                raise self.no_such_id(id_)
+
+    async def delete(self, ids: list[Any], dry_run: bool, idempotency: Idempotency | None) -> int:
+        ids = list(dict.fromkeys(ids))
+        if dry_run:
+            return len(self.keys_of(ids))
+        with translated(self.name):
+            deleted: int = await self.writer.run(
+                lambda turn: _once(turn, idempotency, lambda: turn.delete(ids)), 64 * len(ids)
+            )
+        return deleted
+
+    async def delete_all(self, idempotency: Idempotency | None) -> int:
+        def empty(turn: Turn) -> Any:
+            count, gone = turn.delete_all()
+            files.extend(gone)
+            return count
+
+        files: list[str] = []
+        with translated(self.name):
+            deleted: int = await self.writer.run(lambda turn: _once(turn, idempotency, lambda: empty(turn)))
+        atomic.remove_all([self.folder / SEGMENTS_NAME / file for file in files])
+        return deleted
+
+    async def change(self, act: Callable[[Turn], None]) -> None:
+        """A change of settings, in a turn like any other write."""
+        with translated(self.name):
+            await self.writer.run(act)
+
+    # ---------------------------------------------------------------- reading by id
+
+    def keys_of(self, ids: list[Any]) -> dict[Any, int]:
+        """id → key of those that are there, of the present view. Raises IdTypeMismatch."""
+        settings = self.view().settings
+        if settings.id_type == "auto" or not ids:
+            return {}
+        intake.check_id_type(ids, settings.id_type, lambda i: f"ids[{i}]" if len(ids) > 1 else "id")
+        with translated(self.name):
+            return catalogue.find_keys(self.follower.db, ids)
+
+    def metadata_of(self, keys: list[int]) -> dict[int, bytes]:
+        with translated(self.name):
+            return catalogue.read_metadata(self.follower.db, keys)
+
+    def no_such_id(self, id_: Id) -> errors.IdNotFound:
+        return errors.IdNotFound(f"collection {self.name} has no id {json.dumps(id_, ensure_ascii=False)}")
+
+
+def _once(turn: Turn, idempotency: Idempotency | None, act: Callable[[], Any]) -> Any:
+    if idempotency is None:
+        return act()
+    return turn.once(idempotency.key, idempotency.request, act)

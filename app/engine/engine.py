@@ -1,0 +1,293 @@
+"""`LocalEngine`: the collections of one data folder, as one worker process serves them."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TypeVar
+
+from numpy.typing import NDArray
+
+from app.engine import errors, reading
+from app.engine.collection import Collection, Limits, Pools
+from app.engine.describe import describe
+from app.engine.errors import Fault
+from app.engine.translate import translated
+from app.engine.types import (
+    CollectionSettings,
+    Id,
+    Idempotency,
+    Include,
+    IndexSpec,
+    Items,
+    Page,
+    Rows,
+    SearchAnswer,
+    Written,
+)
+from app.settings import Settings, granted_cores
+from index.threads import set_threads
+from storage import catalogue
+from storage.registry import NameTaken, Registered, Registry
+
+log = logging.getLogger(__name__)
+REFRESH_S = 1.0
+"""An idle worker looks this often, so that it lets old files go."""
+READY_POLL_S = 0.1
+WRITER_THREADS = 4
+WORKER_THREADS = 2
+T = TypeVar("T")
+
+
+class LocalEngine:
+    """Implements `app.engine.types.Engine`. Lives on one event loop; start() before the first request."""
+
+    def __init__(self, data: Path, settings: Settings) -> None:
+        self._data = data
+        self._limits = Limits(settings.pending_rows, settings.pending_bytes, settings.index_min_rows)
+        self._pools = Pools(
+            ThreadPoolExecutor(WRITER_THREADS, "writer"),
+            ThreadPoolExecutor(1, "loader"),
+            ThreadPoolExecutor(WORKER_THREADS, "worker"),
+            ThreadPoolExecutor(1, "search"),
+        )
+        self._registry: Registry | None = None
+        self._version = -1
+        self._registered: dict[str, Registered] = {}
+        self._open: dict[str, Collection] = {}
+        """By uuid: a name dropped and made anew is another collection."""
+        self._keeper: asyncio.Task[None] | None = None
+        set_threads(granted_cores())
+
+    async def start(self) -> None:
+        """Opens every collection with its indexes, so that the first request waits for nothing."""
+        self._registry = Registry(self._data)
+        self._refresh()
+        loop = asyncio.get_running_loop()
+        for name in self.names():
+            try:
+                collection = self._collection(name)
+                await loop.run_in_executor(None, collection.follower.load_all)
+            except errors.Refused as e:
+                log.error("collection %s: %s", name, e.detail)
+            except Exception:
+                log.exception("collection %s cannot be opened", name)
+        self._keeper = loop.create_task(self._keep_up())
+
+    async def close(self) -> None:
+        if self._keeper is not None:
+            self._keeper.cancel()
+        for pool in (self._pools.writers, self._pools.workers, self._pools.searchers, self._pools.loaders):
+            pool.shutdown(wait=True, cancel_futures=True)
+        for collection in self._open.values():
+            collection.close()
+        if self._registry is not None:
+            self._registry.close()
+
+    async def _keep_up(self) -> None:
+        while True:
+            await asyncio.sleep(REFRESH_S)
+            try:
+                self._refresh()
+                for collection in list(self._open.values()):
+                    collection.view()
+            except errors.Refused as e:
+                log.debug("%s", e.detail)
+            except Exception:
+                log.exception("while following the data folder")
+
+    # ---------------------------------------------------------------- the registry
+
+    def _refresh(self) -> None:
+        """Follows the registry when any process has changed it."""
+        assert self._registry is not None
+        with translated("registry"):
+            version = self._registry.data_version()
+            if version == self._version:
+                return
+            self._registered = {r.name: r for r in self._registry.read()}
+            self._version = version
+        there = {r.uuid for r in self._registered.values()}
+        for uuid in [u for u in self._open if u not in there]:
+            del self._open[uuid]  # requests under way keep it; its files are unlinked, not gone for them
+
+    def _collection(self, name: str) -> Collection:
+        """Raises CollectionNotFound, CollectionClosed."""
+        self._refresh()
+        registered = self._registered.get(name)
+        if registered is None:
+            raise errors.CollectionNotFound(f"there is no collection {name}: PUT /v1/collections/{name} makes it")
+        if registered.reason is not None:
+            raise errors.CollectionClosed(f"collection {name} is closed: {registered.reason}")
+        collection = self._open.get(registered.uuid)
+        if collection is None:
+            assert self._registry is not None
+            with translated(name):
+                collection = Collection(name, self._registry.folder(registered.uuid), self._limits, self._pools)
+            self._open[registered.uuid] = collection
+        return collection
+
+    def names(self) -> list[str]:
+        self._refresh()
+        return sorted(self._registered)
+
+    def closed(self) -> dict[str, str]:
+        self._refresh()
+        return {r.name: r.reason for r in self._registered.values() if r.reason is not None}
+
+    def settings(self, name: str) -> CollectionSettings:
+        return _settings(self._collection(name).view().settings)
+
+    # ---------------------------------------------------------------- collections
+
+    async def create(self, name: str, settings: CollectionSettings) -> bool:
+        self._refresh()
+        if name not in self._registered:
+            try:
+                await self._in_registry(lambda registry: registry.create(name, _stored(settings)))
+                return True
+            except NameTaken:
+                pass
+        _refuse_difference(name, self.settings(name), settings)
+        return False
+
+    async def drop(self, name: str) -> None:
+        self._refresh()
+        registered = self._registered.get(name)
+        if registered is None:
+            raise errors.CollectionNotFound(f"there is no collection {name}")
+        with translated(name):
+            await self._in_registry(lambda registry: registry.drop(name, registered.uuid))
+
+    async def _in_registry(self, act: Callable[[Registry], T]) -> T:
+        """In a thread, with a connection of its own: a connection belongs to one thread."""
+
+        def run() -> T:
+            registry = Registry(self._data)
+            try:
+                return act(registry)
+            finally:
+                registry.close()
+
+        with translated("registry"):
+            return await asyncio.get_running_loop().run_in_executor(self._pools.workers, run)
+
+    async def set_recall(self, name: str, recall: float) -> None:
+        await self._collection(name).change(lambda turn: turn.set_recall(recall))
+
+    async def describe(self, name: str) -> dict[str, Any]:
+        try:
+            collection = self._collection(name)
+        except errors.CollectionClosed as e:
+            return {"name": name, "index": {"state": "closed", "reason": e.detail}}
+        with translated(name):
+            return describe(name, collection.folder, collection.follower.db, self._limits.index_min_rows)
+
+    async def wait_ready(self, name: str, timeout_s: float) -> dict[str, Any]:
+        """Answers when the index is ready, failed or closed, or when the time is up."""
+        ends = time.monotonic() + timeout_s
+        while True:
+            answer = await self.describe(name)
+            if answer["index"]["state"] != "building" or time.monotonic() > ends:
+                return answer
+            await asyncio.sleep(READY_POLL_S)
+
+    async def rebuild_index(self, name: str, spec: IndexSpec) -> None:
+        await self._collection(name).change(lambda turn: turn.set_index_spec(asdict(spec)))
+
+    async def cancel_build(self, name: str) -> None:
+        await self._collection(name).change(lambda turn: turn.cancel_build())
+
+    # ---------------------------------------------------------------- vectors
+
+    async def add(self, name: str, rows: Rows, idempotency: Idempotency | None = None) -> Written:
+        return await self._collection(name).add(rows, idempotency)
+
+    async def upsert(self, name: str, rows: Rows) -> Written:
+        return await self._collection(name).upsert(rows)
+
+    async def patch(self, name: str, id: Id, metadata: bytes | None, vector: NDArray[Any] | None) -> None:
+        await self._collection(name).patch(id, metadata, vector)
+
+    async def delete(
+        self, name: str, ids: list[Any], dry_run: bool = False, idempotency: Idempotency | None = None
+    ) -> int:
+        return await self._collection(name).delete(ids, dry_run, idempotency)
+
+    async def delete_all(self, name: str, dry_run: bool = False, idempotency: Idempotency | None = None) -> int:
+        collection = self._collection(name)
+        return collection.view().state.live if dry_run else await collection.delete_all(idempotency)
+
+    async def fetch(self, name: str, ids: list[Any], include: Include) -> tuple[Items, list[Any]]:
+        return reading.fetch(self._collection(name), ids, include)
+
+    async def list(self, name: str, limit: int, cursor: str | None, include: Include) -> Page:
+        return reading.walk(self._collection(name), limit, cursor, include)
+
+    async def search(
+        self,
+        name: str,
+        queries: NDArray[Any],
+        k: int,
+        *,
+        exact: bool = False,
+        max_distance: float | None = None,
+        include: Include = frozenset({"metadata"}),
+    ) -> SearchAnswer:
+        return await reading.find(self._collection(name), queries, k, exact, max_distance, include)
+
+    async def search_id(
+        self,
+        name: str,
+        id: Id,
+        k: int,
+        *,
+        exact: bool = False,
+        max_distance: float | None = None,
+        include: Include = frozenset({"metadata"}),
+    ) -> SearchAnswer:
+        return await reading.find_neighbours(self._collection(name), id, k, exact, max_distance, include)
+
+
+def _settings(stored: catalogue.Settings) -> CollectionSettings:
+    return CollectionSettings(
+        dimension=stored.dimension,
+        metric=stored.metric,  # type: ignore[arg-type]
+        dtype=stored.dtype,  # type: ignore[arg-type]
+        id_type=stored.id_type,  # type: ignore[arg-type]
+        index=IndexSpec(**stored.index_spec),
+        recall=stored.recall,
+    )
+
+
+def _stored(wanted: CollectionSettings) -> catalogue.Settings:
+    return catalogue.Settings(
+        wanted.dimension,
+        wanted.metric,
+        wanted.dtype,
+        wanted.id_type,
+        wanted.recall,
+        asdict(wanted.index),
+        catalogue.now(),
+    )
+
+
+def _refuse_difference(name: str, there: CollectionSettings, wanted: CollectionSettings) -> None:
+    """Creating again agrees or is refused. `id_type` "auto" agrees with what the first write made of it."""
+    faults = []
+    for field in ("dimension", "metric", "dtype", "id_type", "index", "recall"):
+        have, want = getattr(there, field), getattr(wanted, field)
+        if field == "id_type" and want == "auto":
+            continue
+        if have != want:
+            faults.append(Fault(field, f"is {_shown(have)}, the request says {_shown(want)}"))
+    if faults:
+        fields = ", ".join(f.where for f in faults)
+        raise errors.SettingsDiffer(f"collection {name} exists with another {fields}: nothing was changed", faults)
+
+
+def _shown(value: object) -> str:
+    return str(asdict(value)) if isinstance(value, IndexSpec) else repr(value)

@@ -1,0 +1,136 @@
+"""From what a client sent to what can be stored: dtype, finiteness, norms, ids. Every refusal names the row.
+
+Checks come after conversion to the collection's dtype: 1e39 is no float32, and 1e-8 is 0 in float16.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.engine import errors
+from app.engine.errors import Fault
+from app.engine.types import Rows
+from index.distance import norms
+from storage.catalogue import Settings
+from storage.writes import Batch
+
+MAX_NORM = 1e18
+"""Above it squares overflow float32 and no distance is finite."""
+MIN_COSINE_NORM = 1e-18
+"""Below it the square vanishes in float32, and so does the direction."""
+
+Place = Callable[[int], str]
+
+
+def place_of(rows: Rows) -> tuple[Place, Place]:
+    """How errors name the vector and the id of row i."""
+    if rows.place == "items":
+        return (lambda i: f"items[{i}].vector"), (lambda i: f"items[{i}].id")
+    if rows.place == "columns":
+        return (lambda i: f"vectors[{i}]"), (lambda i: f"ids[{i}]")
+    return (lambda i: f"row {i}"), (lambda i: f"row {i}")
+
+
+def check_rows(rows: Rows, settings: Settings) -> Batch:
+    """Raises DimensionMismatch, NotFinite, OutOfRange, ZeroVector, IdExists, IdTypeMismatch."""
+    vector_at, id_at = place_of(rows)
+    vectors = check_vectors(rows.vectors, settings, vector_at)
+    ids = None
+    if rows.ids is not None:
+        ids = rows.ids.tolist() if isinstance(rows.ids, np.ndarray) else list(rows.ids)
+        check_id_type(ids, settings.id_type, id_at)
+    return Batch(vectors, ids, rows.metadata)
+
+
+def check_vectors(given: NDArray[Any], settings: Settings, at: Place) -> NDArray[Any]:
+    """given: (n, d) of any float dtype → (n, d) in the collection's dtype, C order."""
+    if given.shape[1] != settings.dimension:
+        detail = f"vectors have {given.shape[1]} numbers, the collection wants {settings.dimension}"
+        raise errors.DimensionMismatch(detail, [Fault(at(0), detail)], len(given))
+    with np.errstate(over="ignore"):
+        vectors = np.ascontiguousarray(given, settings.vector_dtype)
+    # One NaN or infinity anywhere makes the row's norm one: the rows are read once.
+    with np.errstate(over="ignore", invalid="ignore"):
+        lengths = norms(vectors)
+    if bool((lengths <= MAX_NORM).all()) and (settings.metric != "cosine" or bool((lengths >= MIN_COSINE_NORM).all())):
+        return vectors
+    bad = ~np.isfinite(vectors).all(axis=1)
+    if bad.any():
+        words = f"has a number that is not finite in {settings.dtype}"
+        raise errors.NotFinite(f"a vector {words}: nothing was stored", *_faults(bad, at, words))
+    long = ~(lengths <= MAX_NORM)
+    if long.any():
+        words = f"has a norm above {MAX_NORM:g}"
+        raise errors.OutOfRange(f"a vector {words}, its distances would overflow: scale it", *_faults(long, at, words))
+    words = f"has no direction (its norm is 0 in {settings.dtype})"
+    detail = f"a vector {words}, which the cosine metric needs: leave it out, or use l2 or dot"
+    raise errors.ZeroVector(detail, *_faults(lengths < MIN_COSINE_NORM, at, words))
+
+
+def _faults(bad: NDArray[np.bool_], at: Place, words: str) -> tuple[list[Fault], int]:
+    rows = np.flatnonzero(bad)
+    return [Fault(at(int(i)), words) for i in rows[: errors.MAX_FAULTS]], len(rows)
+
+
+def check_query(given: NDArray[Any], settings: Settings) -> NDArray[np.float32]:
+    """(q, d) as decoded → (q, d) float32, by the same rules as stored vectors."""
+    at: Place = (lambda i: "vector") if len(given) == 1 else (lambda i: f"vectors[{i}]")
+    if given.shape[1] != settings.dimension:
+        detail = f"the query has {given.shape[1]} numbers, the collection's vectors have {settings.dimension}"
+        raise errors.DimensionMismatch(detail, [Fault(at(0), detail)], len(given))
+    with np.errstate(over="ignore", invalid="ignore"):
+        queries = np.ascontiguousarray(given, np.float32)
+        lengths = norms(queries)
+    if not np.isfinite(queries).all():
+        words = "has a number that is not finite in float32"
+        raise errors.NotFinite(f"a query {words}", *_faults(~np.isfinite(queries).all(axis=1), at, words))
+    if not bool((lengths <= MAX_NORM).all()):
+        words = f"has a norm above {MAX_NORM:g}"
+        raise errors.OutOfRange(f"a query {words}", *_faults(~(lengths <= MAX_NORM), at, words))
+    if settings.metric == "cosine" and not bool((lengths >= MIN_COSINE_NORM).all()):
+        words = "has no direction (its norm is 0), which the cosine metric needs"
+        raise errors.ZeroVector(f"a query {words}", *_faults(lengths < MIN_COSINE_NORM, at, words))
+    return queries
+
+
+def check_id_type(ids: Sequence[Any], id_type: str, at: Place) -> None:
+    """All of one type, and of the collection's where that is fixed."""
+    wanted = id_type if id_type != "auto" else "str" if isinstance(ids[0], str) else "int"
+    kind = str if wanted == "str" else int
+    wrong = [i for i, id_ in enumerate(ids) if not isinstance(id_, kind)]
+    if wrong:
+        raise id_type_mismatch(wanted, [Fault(at(i), f"is no {wanted} id") for i in wrong])
+
+
+def id_type_mismatch(wanted: str, faults: list[Fault]) -> errors.IdTypeMismatch:
+    other = "str" if wanted == "int" else "int"
+    return errors.IdTypeMismatch(
+        f"the collection's ids are of type {wanted}: send such ids, or create another collection with "
+        f'"id_type": "{other}"',
+        faults,
+    )
+
+
+def refuse_repeats(ids: Sequence[Any], at: Place) -> None:
+    """An add names an id once. Raises IdExists."""
+    if len(set(ids)) == len(ids):
+        return
+    seen: set[Any] = set()
+    repeats = []
+    for i, id_ in enumerate(ids):
+        if id_ in seen:
+            repeats.append(Fault(at(i), f"id {id_!r} stands twice in this request"))
+        seen.add(id_)
+    raise errors.IdExists("an id stands twice in the request: nothing was stored", repeats)
+
+
+def last_of_each(batch: Batch) -> Batch:
+    """An upsert that names an id twice: the last wins. The order of the last ones is kept."""
+    if batch.ids is None or len(set(batch.ids)) == len(batch.ids):
+        return batch
+    last = {id_: i for i, id_ in enumerate(batch.ids)}
+    rows = sorted(last.values())
+    metadata = None if batch.metadata is None else [batch.metadata[i] for i in rows]
+    return Batch(np.ascontiguousarray(batch.vectors[rows]), [batch.ids[i] for i in rows], metadata)

@@ -1,0 +1,197 @@
+"""Search, fetch and list over one collection's view: the reading half of the engine, all on one immutable view.
+
+Metadata stands in the catalogue, which may have moved on since the view was taken: where a key's metadata is gone
+because the key died meanwhile, the request is answered again from the newer view.
+"""
+
+import asyncio
+import base64
+import binascii
+import heapq
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.engine import errors, intake, search
+from app.engine.collection import Collection
+from app.engine.errors import Fault
+from app.engine.types import Hits, Id, Include, Items, Page, SearchAnswer
+from app.engine.view import View
+
+LOOP_US = 2_000.0
+"""Searches cheaper than this run inside the event loop: handing them to a thread costs more than they do."""
+TRIES = 4
+Where = tuple[int | None, int]
+
+
+class MovedOn(Exception):
+    """What the view shows died before its metadata was read."""
+
+
+def items_at(c: Collection, view: View, where: list[Where], ids: list[Any], include: Include) -> Items:
+    """Raises MovedOn."""
+    vectors = search.vectors_of(view, where) if "vector" in include else None
+    metadata = None
+    if "metadata" in include:
+        keys = search.keys_of(view, where)
+        found = c.metadata_of(keys)
+        if len(found) < len(keys):
+            now = c.view()
+            if now is not view and not all(now.is_alive(key) for key in keys if key not in found):
+                raise MovedOn
+        metadata = [found.get(key) for key in keys]
+    return Items(ids, vectors, metadata)
+
+
+# -------------------------------------------------------------------- search
+
+
+async def find(
+    c: Collection, queries: NDArray[Any], k: int, exact: bool, max_distance: float | None, include: Include
+) -> SearchAnswer:
+    for attempt in range(TRIES):
+        view = c.view()
+        asked = intake.check_query(queries, view.settings)
+        plan = search.plan(view, k, view.settings.recall, exact)
+        if plan.cost_us * len(asked) <= LOOP_US:
+            answers = search.run(view, plan, asked, k)
+        else:
+            answers = await _beside_the_loop(c, view, plan, asked, k)
+        try:
+            hits = [_hits(c, view, answer, max_distance, include) for answer in answers]
+        except MovedOn:
+            if attempt < TRIES - 1:
+                continue
+            raise errors.Busy(f"collection {c.name} changes faster than it can be read: try again") from None
+        calibrated = None if plan.exact else "data"
+        return SearchAnswer(hits, plan.exact, plan.expected_recall, calibrated)  # type: ignore[arg-type]
+    raise AssertionError("unreachable")
+
+
+async def _beside_the_loop(
+    c: Collection, view: View, plan: search.SearchPlan, queries: NDArray[np.float32], k: int
+) -> list[search.Answer]:
+    loop = asyncio.get_running_loop()
+    return await loop.run_in_executor(c.pools.searchers, search.run, view, plan, queries, k)
+
+
+def _hits(
+    c: Collection, view: View, answer: search.Answer, max_distance: float | None, include: Include
+) -> Hits:
+    ids, distances, where = answer.ids, answer.distances, answer.where
+    if max_distance is not None:
+        near = int(np.searchsorted(distances, np.float32(max_distance), side="right"))
+        ids, distances, where = ids[:near], distances[:near], where[:near]
+    return Hits(items_at(c, view, where, ids, include), distances)
+
+
+async def find_neighbours(
+    c: Collection, id_: Id, k: int, exact: bool, max_distance: float | None, include: Include
+) -> SearchAnswer:
+    """One more than asked, then the item itself taken out."""
+    _, vector = vector_of(c, id_)
+    answer = await find(c, vector.reshape(1, -1), k + 1, exact, max_distance, include)
+    hits = answer.results[0]
+    keep = [i for i, other in enumerate(hits.items.ids) if other != id_][:k]
+    items = Items(
+        [hits.items.ids[i] for i in keep],
+        None if hits.items.vectors is None else hits.items.vectors[keep],
+        None if hits.items.metadata is None else [hits.items.metadata[i] for i in keep],
+    )
+    return SearchAnswer(
+        [Hits(items, hits.distances[keep])], answer.exact, answer.expected_recall, answer.calibrated_on
+    )
+
+
+# -------------------------------------------------------------------- by id
+
+
+def located(c: Collection, ids: list[Any]) -> tuple[View, dict[Any, Where]]:
+    """Where those of the ids are that exist, and the view they are in."""
+    for _ in range(TRIES):
+        view = c.view()
+        keys = c.keys_of(ids)
+        found = {id_: search.locate(view, key) for id_, key in keys.items()}
+        if all(found.values()):
+            return view, {id_: where for id_, where in found.items() if where is not None}
+    raise errors.Busy(f"collection {c.name} changes faster than it can be read: try again")
+
+
+def vector_of(c: Collection, id_: Id) -> tuple[View, NDArray[Any]]:
+    """Raises IdNotFound."""
+    view, found = located(c, [id_])
+    if not found:
+        raise c.no_such_id(id_)
+    return view, search.vectors_of(view, list(found.values()))[0]
+
+
+def fetch(c: Collection, ids: list[Any], include: Include) -> tuple[Items, list[Any]]:
+    for _ in range(TRIES):
+        view, found = located(c, list(dict.fromkeys(ids)))
+        there = [id_ for id_ in ids if id_ in found]
+        try:
+            items = items_at(c, view, [found[id_] for id_ in there], there, include)
+        except MovedOn:
+            continue
+        return items, [id_ for id_ in ids if id_ not in found]
+    raise errors.Busy(f"collection {c.name} changes faster than it can be read: try again")
+
+
+# -------------------------------------------------------------------- list
+
+
+def walk(c: Collection, limit: int, cursor: str | None, include: Include) -> Page:
+    """The next `limit` live rows in key order."""
+    after = _key_of(cursor)
+    for _ in range(TRIES):
+        view = c.view()
+        rows = _rows_after(view, after, limit + 1)
+        page = rows[:limit]
+        where = [w for _, w in page]
+        try:
+            items = items_at(c, view, where, search.ids_of(view, where), include)
+        except MovedOn:
+            continue
+        return Page(items, _cursor_of(page[-1][0]) if len(rows) > limit else None)
+    raise errors.Busy(f"collection {c.name} changes faster than it can be read: try again")
+
+
+def _rows_after(view: View, after: int, limit: int) -> list[tuple[int, Where]]:
+    """(key, where) of the first live rows with a key above `after`. Key ranges of segments may interleave."""
+    sources: list[list[tuple[int, Where]]] = []
+    for number, part in enumerate(view.parts):
+        keys = part.segment.file.keys_rel
+        base = part.segment.row.base_key
+        first = int(np.searchsorted(keys, np.uint64(max(0, after - base)), side="right")) if after >= base else 0
+        rows = _live(first, len(keys), None if part.alive is None else part.alive.mask, limit)
+        sources.append([(base + int(keys[row]), (number, row)) for row in rows])
+    pending = view.pending
+    first = int(np.searchsorted(pending.keys, after, side="right"))
+    rows = _live(first, len(pending.keys), None if pending.alive is None else pending.alive.mask, limit)
+    sources.append([(int(pending.keys[row]), (None, row)) for row in rows])
+    return list(heapq.merge(*sources, key=lambda entry: entry[0]))[:limit]
+
+
+def _live(first: int, end: int, mask: NDArray[np.bool_] | None, limit: int) -> list[int]:
+    if mask is None:
+        return list(range(first, min(end, first + limit)))
+    live = np.flatnonzero(mask[first:])[:limit] + first
+    rows: list[int] = live.tolist()
+    return rows
+
+
+def _cursor_of(key: int) -> str:
+    return base64.urlsafe_b64encode(key.to_bytes(8, "big")).decode().rstrip("=")
+
+
+def _key_of(cursor: str | None) -> int:
+    if cursor is None:
+        return 0
+    try:
+        raw = base64.b64decode(cursor + "=", altchars=b"-_", validate=True)
+    except (binascii.Error, ValueError):
+        raw = b""
+    if len(raw) != 8:
+        raise errors.Invalid("cursor: not one that this server gave", [Fault("cursor", "is not one of ours")])
+    return int.from_bytes(raw, "big")

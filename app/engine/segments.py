@@ -1,0 +1,98 @@
+"""One sealed segment, open: its mapped file and, where there is one, its index."""
+
+import logging
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from index.contract import Alive, Index, IndexFileError, Vectors
+from index.exact import Exact
+from index.load import load
+from seedvec.segment import Segment, open_segment
+from storage.catalogue import SegmentRow
+from storage.layout import SEGMENTS_NAME
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class OpenSegment:
+    """Immutable; shared by all views that hold it. The mapping lives as long as this object."""
+
+    row: SegmentRow
+    file: Segment
+    vectors: Vectors
+    exact: Exact
+    index: Index | None
+
+    def find(self, key: int) -> int:
+        """Row of a key, or -1."""
+        relative = key - self.row.base_key
+        if not 0 <= relative < self.row.span:
+            return -1
+        row = int(np.searchsorted(self.file.keys_rel, np.uint64(relative)))
+        return row if row < len(self.file.keys_rel) and int(self.file.keys_rel[row]) == relative else -1
+
+    def rows_of(self, keys: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Rows of those keys that are here; others are passed over."""
+        relative = keys - self.row.base_key
+        relative = relative[(relative >= 0) & (relative < self.row.span)].astype(np.uint64)
+        rows = np.searchsorted(self.file.keys_rel, relative)
+        there = rows < self.row.rows
+        rows, relative = rows[there], relative[there]
+        hit: NDArray[np.int64] = rows[self.file.keys_rel[rows] == relative].astype(np.int64)
+        return hit
+
+    def key_at(self, row: int) -> int:
+        return self.row.base_key + int(self.file.keys_rel[row])
+
+    def ids_at(self, rows: NDArray[np.int64]) -> list[Any]:
+        return self.file.ids_at(rows)
+
+    def with_index(self, row: SegmentRow, index: Index | None) -> "OpenSegment":
+        return replace(self, row=row, index=index)
+
+
+def open_one(folder: Path, row: SegmentRow) -> OpenSegment:
+    """Maps the segment, without its index. Raises FileNotFoundError where a merge has taken it away."""
+    file = open_segment(folder / SEGMENTS_NAME / row.file)
+    vectors = Vectors(file.vectors, file.norms, file.metric)
+    return OpenSegment(row, file, vectors, Exact(vectors), None)
+
+
+def load_index(folder: Path, row: SegmentRow, vectors: Vectors) -> Index | None:
+    """The segment's index, or None where it cannot be had: then the search is exact until it is built anew."""
+    if row.index is None:
+        return None
+    try:
+        return load(folder / SEGMENTS_NAME / row.index.file, row.index.meta, vectors)
+    except (IndexFileError, OSError) as e:
+        log.warning("index %s cannot be opened, searching exactly: %s", row.index.file, e)
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A segment as one view sees it. alive: None while every row is."""
+
+    segment: OpenSegment
+    alive: Alive | None
+
+    @property
+    def live(self) -> int:
+        return self.segment.row.rows if self.alive is None else self.alive.count
+
+    def is_alive(self, row: int) -> bool:
+        return self.alive is None or bool(self.alive.mask[row])
+
+    def bury(self, keys: NDArray[np.int64]) -> "Part":
+        """The same part with those keys dead (keys of other segments are passed over)."""
+        rows = self.segment.rows_of(keys)
+        if not len(rows):
+            return self
+        mask = np.ones(self.segment.row.rows, bool) if self.alive is None else self.alive.mask.copy()
+        mask[rows] = False
+        return Part(self.segment, Alive.of(mask))

@@ -1,0 +1,195 @@
+"""What one worker sees of one collection: an immutable view, and the follower that keeps it true.
+
+Before each request the follower asks SQLite whether any process has committed (`data_version`, microseconds) and,
+if so, catches up: deaths from the change log, new rows by their keys, new segments by the generation. So every
+worker reads every acknowledged write. Opening a large index takes longer than a request may wait; meanwhile the old
+segments serve, brought up to date by the same deaths and new rows.
+"""
+
+import logging
+import time
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.engine.pending import Pending, PendingBuffer
+from app.engine.segments import Part, load_index, open_one
+from index.contract import Index, Metric
+from storage import catalogue
+from storage.catalogue import SegmentRow, Settings, State
+from storage.database import Database
+from storage.errors import Damaged, Dropped
+
+log = logging.getLogger(__name__)
+READ_AGAIN = 5
+"""Times a file may be gone on opening (a merge took it) before it counts as lost."""
+MAX_WAIT_S = 60.0
+"""How long the old segments may serve while the index of a new one is opened."""
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """One state of the collection. state.live rows are in it: in `parts` (by key) and in `pending`."""
+
+    settings: Settings
+    state: State
+    parts: tuple[Part, ...]
+    pending: Pending
+
+    def is_alive(self, key: int) -> bool:
+        row = self.pending.find(key)
+        if row >= 0:
+            return self.pending.is_alive(row)
+        for part in self.parts:
+            row = part.segment.find(key)
+            if row >= 0:
+                return part.is_alive(row)
+        return False
+
+
+class Follower:
+    """Belongs to the event loop's thread; only `_load` runs elsewhere."""
+
+    def __init__(self, folder: Path, loader: Executor) -> None:
+        self.folder = folder
+        self.db = catalogue.connect(folder)
+        self._loader = loader
+        self._indexes: dict[str, Index | None] = {}
+        """Opened indexes by file name."""
+        self._loading: dict[str, Future[Index | None]] = {}
+        self._version = -1
+        self._waiting_since: float | None = None
+        with self.db.reading():
+            settings = catalogue.read_settings(self.db)
+        metric = cast(Metric, settings.metric)
+        self._buffer = PendingBuffer(settings.dimension, settings.vector_dtype, metric)
+        self._view: View | None = None
+
+    def view(self) -> View:
+        """The present view. Raises Dropped, Damaged."""
+        version = self.db.data_version()
+        if version != self._version or self._loaded() or self._view is None:
+            for _ in range(READ_AGAIN):
+                try:
+                    with self.db.reading():
+                        self._catch_up()
+                    break
+                except FileNotFoundError as e:
+                    missing = e
+            else:
+                raise Damaged(f"{missing.filename} is gone")
+            self._version = version
+        assert self._view is not None
+        return self._view
+
+    def load_all(self) -> None:
+        """Opens everything, indexes too, before the first request. May block."""
+        self.view()
+        for future in list(self._loading.values()):
+            future.result()
+        self.view()
+
+    def close(self) -> None:
+        for future in self._loading.values():
+            future.cancel()
+        self.db.close()
+
+    # ---------------------------------------------------------------- catching up
+
+    def _catch_up(self) -> None:
+        state = catalogue.read_state(self.db)
+        if state.dropped:
+            raise Dropped(str(self.folder))
+        settings = catalogue.read_settings(self.db)
+        old = self._view
+        deaths, next_key = EMPTY, 0
+        if old is not None:
+            next_key = old.state.next_key
+            if old.state.log_pos != state.log_pos:
+                deaths = catalogue.read_deaths(self.db, old.state.log_pos)
+        new_rows = catalogue.read_pending(self.db, settings, next_key) if next_key != state.next_key else None
+        parts = () if old is None else tuple(part.bury(deaths) if len(deaths) else part for part in old.parts)
+        generation, sealed_below = state.generation, 0
+        if old is None or old.state.generation != generation or self._loaded():
+            rows = catalogue.read_segments(self.db)
+            if old is not None and self._may_wait(old, state, rows):
+                generation = old.state.generation
+            else:
+                parts = self._adopt(parts, rows)
+                sealed_below = self._first_pending(state)
+                self._waiting_since = None
+        # From here on nothing fails: a file that was gone above left the buffer as it was.
+        if new_rows is not None:
+            self._buffer.append(new_rows)
+        self._buffer.bury(deaths)
+        self._buffer.drop_below(sealed_below)
+        # While the old segments serve on, the view keeps their generation: the next look tries again.
+        state.generation = generation
+        self._view = View(settings, state, parts, self._buffer.view())
+
+    def _first_pending(self, state: State) -> int:
+        """Seals take a prefix of the keys: below the first that pends, all has been sealed."""
+        row = self.db.one("SELECT min(key) FROM pending")
+        return state.next_key if row is None or row[0] is None else int(row[0])
+
+    def _loaded(self) -> bool:
+        return any(future.done() for future in self._loading.values())
+
+    def _may_wait(self, old: View, state: State, rows: list[SegmentRow]) -> bool:
+        """May the old segments serve on while an index of the new ones is being opened?
+
+        Only if nothing is known to the new ones alone: no death that the log has lost, no row that never pended here.
+        """
+        known = {part.segment.row.seq for part in old.parts}
+        fresh = [row for row in rows if row.seq not in known]
+        newest = max((row.base_key + row.span for row in fresh), default=0)
+        if not old.parts or old.state.log_pos < state.trimmed_pos or newest > old.state.next_key:
+            return False
+        if not self._request_indexes(rows):
+            return False
+        self._waiting_since = self._waiting_since or time.monotonic()
+        return time.monotonic() - self._waiting_since < MAX_WAIT_S
+
+    def _adopt(self, parts: tuple[Part, ...], rows: list[SegmentRow]) -> tuple[Part, ...]:
+        """The parts of a new list of segments: those known go on with what is dead in them, the others are opened."""
+        self._request_indexes(rows)
+        known = {part.segment.row.seq: part for part in parts}
+        adopted = []
+        for row in rows:
+            part = known.get(row.seq)
+            if part is None:
+                part = Part(open_one(self.folder, row), None)
+                part = part.bury(catalogue.read_deaths_within(self.db, row))
+            index = self._indexes.get(row.index.file) if row.index is not None else None
+            adopted.append(Part(part.segment.with_index(row, index), part.alive))
+        named = {row.index.file for row in rows if row.index is not None}
+        self._indexes = {name: index for name, index in self._indexes.items() if name in named}
+        return tuple(adopted)
+
+    def _request_indexes(self, rows: list[SegmentRow]) -> bool:
+        """Starts opening the indexes that are not open yet; takes over those that are. True: some are under way."""
+        for name, future in list(self._loading.items()):
+            if future.done():
+                self._indexes[name] = future.result()
+                del self._loading[name]
+        for row in rows:
+            if row.index is None or row.index.file in self._indexes or row.index.file in self._loading:
+                continue
+            self._loading[row.index.file] = self._loader.submit(_load, self.folder, row)
+        return bool(self._loading)
+
+
+EMPTY: NDArray[np.int64] = np.empty(0, np.int64)
+
+
+def _load(folder: Path, row: SegmentRow) -> Index | None:
+    """Runs in the loader's thread: maps the segment a second time (pages are shared) and opens its index."""
+    try:
+        segment = open_one(folder, row)
+        return load_index(folder, row, segment.vectors)
+    except FileNotFoundError:
+        return None  # merged away meanwhile: the next look reads the new list

@@ -1,0 +1,119 @@
+"""The writing side of one collection in one worker: waiting writers share one transaction and one fsync."""
+
+import asyncio
+import collections
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from storage import catalogue
+from storage.database import Database
+from storage.layout import WRITE_LOCK_NAME
+from storage.turns import CLIENT_TURN_BYTES, CLIENT_TURN_S, Turns
+from storage.writes import Turn
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class Waiting:
+    act: Callable[[Turn], Any]
+    bytes: int
+    done: "asyncio.Future[Any]"
+    result: Any = None
+    error: BaseException | None = None
+
+
+class Writer:
+    """`run` is called on the event loop; one thread of the pool at a time drains the queue."""
+
+    def __init__(self, folder: Path, pool: Executor, pending_rows: int, pending_bytes: int) -> None:
+        self._folder = folder
+        self._pool = pool
+        self._limits = (pending_rows, pending_bytes)
+        self._queue: collections.deque[Waiting] = collections.deque()
+        self._lock = threading.Lock()
+        self._draining = False
+        self._db: Database | None = None
+        self._turns: Turns | None = None
+
+    async def run(self, act: Callable[[Turn], T], size: int = 0) -> T:
+        """Runs `act` in a write transaction; returns its result once it is on disk.
+
+        size: bytes it writes, about. Raises what `act` raises (its own changes are undone, others' are not),
+        and NoSpace, OutcomeUnknown, Dropped of `storage.errors`.
+        """
+        loop = asyncio.get_running_loop()
+        waiting = Waiting(act, size, loop.create_future())
+        with self._lock:
+            self._queue.append(waiting)
+            start = not self._draining
+            self._draining = True
+        if start:
+            self._pool.submit(self._drain, loop)
+        result: T = await waiting.done
+        return result
+
+    def _drain(self, loop: asyncio.AbstractEventLoop) -> None:
+        while True:
+            with self._lock:
+                if not self._queue:
+                    self._draining = False
+                    return
+            batch: list[Waiting] = []
+            try:
+                self._turn(batch)
+            except BaseException as e:
+                # The whole turn failed: all that was in it share its fate, even those whose own part went well.
+                for waiting in batch:
+                    waiting.error = waiting.error or e
+            loop.call_soon_threadsafe(_settle, batch)
+
+    def _turn(self, batch: list[Waiting]) -> None:
+        """One transaction with as many waiting requests as fit a turn. They are in `batch` from when they are taken."""
+        batch.append(self._queue.popleft())
+        if self._db is None or self._turns is None:
+            self._turns = Turns(self._folder / WRITE_LOCK_NAME)
+            self._db = catalogue.connect(self._folder)
+        with self._turns.turn(), self._db.writing():
+            ends = time.monotonic() + CLIENT_TURN_S
+            turn = Turn(self._db, *self._limits)
+            taken = batch[0].bytes
+            self._act(turn, batch[0])
+            while self._queue and taken < CLIENT_TURN_BYTES and time.monotonic() < ends:
+                if taken + self._queue[0].bytes > CLIENT_TURN_BYTES:
+                    break
+                batch.append(self._queue.popleft())
+                taken += batch[-1].bytes
+                self._act(turn, batch[-1])
+            turn.finish()
+
+    def _act(self, turn: Turn, waiting: Waiting) -> None:
+        try:
+            with turn.request():
+                waiting.result = waiting.act(turn)
+        except Exception as e:
+            if not turn.db.connection.in_transaction:
+                raise  # SQLite gave the whole transaction up: nobody's part of it is there
+            waiting.error = e
+
+    def close(self) -> None:
+        """Once nothing is queued any more."""
+        if self._db is not None:
+            self._db.close()
+        if self._turns is not None:
+            self._turns.close()
+
+
+def _settle(batch: list[Waiting]) -> None:
+    for waiting in batch:
+        if waiting.done.done():
+            continue  # the request went away; its write stays
+        if waiting.error is not None:
+            waiting.done.set_exception(waiting.error)
+        else:
+            waiting.done.set_result(waiting.result)

@@ -1,0 +1,238 @@
+"""catalog.db of one collection: its schema, and reading it. Writing is in `storage/writes.py` and `publish.py`.
+
+`docs/formats.md` says what each table means.
+"""
+
+import json
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from storage import errors
+from storage.atomic import fsync_dir
+from storage.database import Database
+from storage.layout import CATALOGUE_NAME, SEGMENTS_NAME, WRITE_LOCK_NAME
+
+APPLICATION_ID = 0x53656563
+PENDING_ROW_BYTES = 64
+"""What a pending row is charged besides its vector."""
+
+SCHEMA = """
+CREATE TABLE settings(dimension INTEGER NOT NULL, metric TEXT NOT NULL, dtype TEXT NOT NULL, id_type TEXT NOT NULL,
+    recall REAL NOT NULL, index_spec TEXT NOT NULL, created TEXT NOT NULL);
+CREATE TABLE state(next_key INTEGER NOT NULL, next_id INTEGER NOT NULL, log_pos INTEGER NOT NULL,
+    generation INTEGER NOT NULL, trimmed_pos INTEGER NOT NULL, next_seq INTEGER NOT NULL, spec_seq INTEGER NOT NULL,
+    cancelled_seq INTEGER NOT NULL, pending_rows INTEGER NOT NULL, pending_bytes INTEGER NOT NULL,
+    live INTEGER NOT NULL, dropped INTEGER NOT NULL);
+CREATE TABLE pending(key INTEGER PRIMARY KEY, id NOT NULL, vector BLOB NOT NULL);
+CREATE TABLE metadata(key INTEGER PRIMARY KEY, json BLOB NOT NULL);
+CREATE TABLE deaths(key INTEGER PRIMARY KEY, pos INTEGER NOT NULL UNIQUE, pending INTEGER NOT NULL);
+CREATE TABLE segments(seq INTEGER PRIMARY KEY, file TEXT NOT NULL UNIQUE, rows INTEGER NOT NULL,
+    base_key INTEGER NOT NULL, span INTEGER NOT NULL, bytes INTEGER NOT NULL, xxh3 TEXT NOT NULL);
+CREATE TABLE indexes(seq INTEGER PRIMARY KEY, file TEXT NOT NULL UNIQUE, kind TEXT NOT NULL,
+    spec_seq INTEGER NOT NULL, bytes INTEGER NOT NULL, xxh3 TEXT NOT NULL, meta TEXT NOT NULL);
+CREATE TABLE idempotency(key TEXT PRIMARY KEY, request TEXT NOT NULL, answer TEXT NOT NULL, at INTEGER NOT NULL);
+CREATE TABLE job(kind TEXT NOT NULL, seq INTEGER NOT NULL, started REAL NOT NULL, progress REAL NOT NULL,
+    eta_s REAL, attempts INTEGER NOT NULL, reason TEXT);
+"""
+ITEMS_SCHEMA = {
+    "int": "CREATE TABLE items(id INTEGER PRIMARY KEY, key INTEGER NOT NULL)",
+    "str": "CREATE TABLE items(id TEXT PRIMARY KEY, key INTEGER NOT NULL) WITHOUT ROWID",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The one row of `settings`. index_spec is {"kind": …, "params": {…}}."""
+
+    dimension: int
+    metric: str
+    dtype: str
+    id_type: str
+    recall: float
+    index_spec: dict[str, Any]
+    created: str
+
+    @property
+    def vector_dtype(self) -> np.dtype[Any]:
+        return np.dtype("<f2" if self.dtype == "float16" else "<f4")
+
+
+@dataclass(slots=True)
+class State:
+    """The one row of `state`: counters, read and advanced inside BEGIN IMMEDIATE only."""
+
+    next_key: int = 1
+    next_id: int = 0
+    log_pos: int = 0
+    generation: int = 0
+    trimmed_pos: int = 0
+    next_seq: int = 1
+    spec_seq: int = 1
+    cancelled_seq: int = 0
+    pending_rows: int = 0
+    pending_bytes: int = 0
+    live: int = 0
+    dropped: int = 0
+
+
+STATE_COLUMNS = tuple(State.__slots__)
+SELECT_STATE = f"SELECT {', '.join(STATE_COLUMNS)} FROM state"
+UPDATE_STATE = f"UPDATE state SET {', '.join(c + '=?' for c in STATE_COLUMNS)}"
+
+
+@dataclass(frozen=True, slots=True)
+class IndexRow:
+    seq: int
+    file: str
+    kind: str
+    spec_seq: int
+    bytes: int
+    xxh3: str
+    meta: dict[str, Any] = field(hash=False, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentRow:
+    seq: int
+    file: str
+    rows: int
+    base_key: int
+    span: int
+    bytes: int
+    xxh3: str
+    index: IndexRow | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class JobRow:
+    kind: str
+    seq: int
+    started: float
+    progress: float
+    eta_s: float | None
+    attempts: int
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class PendingRows:
+    """keys: (n,) int64 ascending; ids: n; vectors: (n, d) in the collection's dtype."""
+
+    keys: NDArray[np.int64]
+    ids: list[Any]
+    vectors: NDArray[Any]
+
+
+def create(folder: Path, settings: Settings) -> None:
+    """Makes the folder and its empty catalogue, on disk when it returns. No registry names it yet."""
+    (folder / SEGMENTS_NAME).mkdir(parents=True)
+    (folder / WRITE_LOCK_NAME).touch()
+    db = Database(folder / CATALOGUE_NAME, APPLICATION_ID, create=True)
+    with db.writing():
+        db.execute(SCHEMA)
+        db.execute("INSERT INTO settings VALUES (?,?,?,?,?,?,?)", _settings_row(settings))
+        fresh = State()
+        marks = ",".join("?" * len(STATE_COLUMNS))
+        db.execute(
+            f"INSERT INTO state({','.join(STATE_COLUMNS)}) VALUES ({marks})",
+            tuple(getattr(fresh, c) for c in STATE_COLUMNS),
+        )
+        if settings.id_type != "auto":
+            db.execute(ITEMS_SCHEMA[settings.id_type])
+    db.close()
+    fsync_dir(folder / SEGMENTS_NAME)
+    fsync_dir(folder)
+    fsync_dir(folder.parent)
+
+
+def _settings_row(settings: Settings) -> tuple[Any, ...]:
+    spec = json.dumps(settings.index_spec, sort_keys=True)
+    s = settings
+    return (s.dimension, s.metric, s.dtype, s.id_type, s.recall, spec, s.created)
+
+
+def connect(folder: Path) -> Database:
+    return Database(folder / CATALOGUE_NAME, APPLICATION_ID)
+
+
+def now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
+def read_settings(db: Database) -> Settings:
+    row = db.one("SELECT dimension, metric, dtype, id_type, recall, index_spec, created FROM settings")
+    if row is None:
+        raise errors.Damaged(f"{db.path}: no settings")
+    return Settings(row[0], row[1], row[2], row[3], row[4], json.loads(row[5]), row[6])
+
+
+def read_state(db: Database) -> State:
+    row = db.one(SELECT_STATE)
+    if row is None:
+        raise errors.Damaged(f"{db.path}: no state")
+    return State(*row)
+
+
+def read_segments(db: Database) -> list[SegmentRow]:
+    """All segments with their indexes, in order of their keys."""
+    found = {
+        row[0]: IndexRow(*row[:6], json.loads(row[6]))
+        for row in db.execute("SELECT seq, file, kind, spec_seq, bytes, xxh3, meta FROM indexes")
+    }
+    query = "SELECT seq, file, rows, base_key, span, bytes, xxh3 FROM segments ORDER BY base_key, seq"
+    return [SegmentRow(*row, found.get(row[0])) for row in db.execute(query)]
+
+
+def read_job(db: Database) -> JobRow | None:
+    row = db.one("SELECT kind, seq, started, progress, eta_s, attempts, reason FROM job")
+    return None if row is None else JobRow(*row)
+
+
+def read_deaths(db: Database, after_pos: int) -> NDArray[np.int64]:
+    """Keys that stopped being live after that log position, in that order."""
+    rows = db.execute("SELECT key FROM deaths WHERE pos > ? ORDER BY pos", (after_pos,))
+    return np.fromiter((row[0] for row in rows), np.int64)
+
+
+def read_deaths_within(db: Database, segment: SegmentRow, up_to_pos: int | None = None) -> NDArray[np.int64]:
+    """Dead keys, ascending, in the key range of a segment (others may lie there too)."""
+    limit = (1 << 62) if up_to_pos is None else up_to_pos
+    rows = db.execute(
+        "SELECT key FROM deaths WHERE key >= ? AND key < ? AND pos <= ? ORDER BY key",
+        (segment.base_key, segment.base_key + segment.span, limit),
+    )
+    return np.fromiter((row[0] for row in rows), np.int64)
+
+
+def read_pending(db: Database, settings: Settings, from_key: int = 0, limit: int = -1) -> PendingRows:
+    rows = db.execute("SELECT key, id, vector FROM pending WHERE key >= ? ORDER BY key LIMIT ?", (from_key, limit))
+    keys: list[int] = []
+    ids: list[Any] = []
+    blobs: list[bytes] = []
+    for key, id_, blob in rows:
+        keys.append(key)
+        ids.append(id_)
+        blobs.append(blob)
+    vectors = np.frombuffer(b"".join(blobs), settings.vector_dtype).reshape(len(keys), settings.dimension)
+    return PendingRows(np.array(keys, np.int64), ids, vectors)
+
+
+def find_keys(db: Database, ids: list[Any]) -> dict[Any, int]:
+    """id → key of those ids that are there. The table must exist (the id type is fixed)."""
+    if len(ids) == 1:
+        row = db.one("SELECT id, key FROM items WHERE id = ?", (ids[0],))
+        return {} if row is None else {row[0]: row[1]}
+    return {row[0]: row[1] for row in db.many("SELECT id, key FROM items WHERE id = ?", ((i,) for i in ids))}
+
+
+def read_metadata(db: Database, keys: list[int]) -> dict[int, bytes]:
+    """key → JSON object in UTF-8, for those that have any."""
+    query = "SELECT key, json FROM metadata WHERE key = ?"
+    if len(keys) <= 4:
+        return {row[0]: row[1] for key in keys for row in db.execute(query, (key,))}
+    return {row[0]: row[1] for row in db.many(query, ((k,) for k in keys))}

@@ -1,0 +1,136 @@
+"""One SQLite connection as we use it: WAL, synchronous=FULL, our errors.
+
+apsw and not the standard library's sqlite3: SQLite 3.7.0 to 3.51.2 have a WAL-reset race that can corrupt, and
+Python 3.11 brings 3.40. A connection belongs to one thread at a time.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import apsw
+
+from storage import errors
+from storage.failpoints import declare, hit
+
+BUSY_TIMEOUT_MS = 10_000
+MMAP_BYTES = 1 << 30
+COMMIT = declare("database.commit")
+COMMITTED = declare("database.committed")
+
+
+class Database:
+    def __init__(self, path: Path, application_id: int, *, create: bool = False) -> None:
+        flags = apsw.SQLITE_OPEN_READWRITE | (apsw.SQLITE_OPEN_CREATE if create else 0)
+        self.path = path
+        with translated(path):
+            self.connection = apsw.Connection(os.fspath(path), flags)
+            self.connection.set_busy_timeout(BUSY_TIMEOUT_MS)
+            if create:
+                self._initialise(application_id)
+            self._configure()
+            found = self.connection.pragma("application_id")
+        if found != application_id:
+            raise errors.Damaged(f"{path}: not ours (application_id {found:#x})")
+
+    def _initialise(self, application_id: int) -> None:
+        # Before the first table: freed pages can be given back, and freed content is zeroed.
+        self.connection.pragma("auto_vacuum", 2)
+        self.connection.pragma("journal_mode", "wal")
+        self.connection.pragma("application_id", application_id)
+        self.connection.pragma("user_version", 1)
+
+    def _configure(self) -> None:
+        self.connection.pragma("synchronous", 2)
+        self.connection.pragma("secure_delete", "fast")
+        self.connection.pragma("mmap_size", MMAP_BYTES)
+        # Only the background checkpoints: a worker that did would make one request pay for all.
+        self.connection.wal_autocheckpoint(0)
+
+    def execute(self, sql: str, bindings: tuple[Any, ...] = ()) -> Any:
+        return self.connection.execute(sql, bindings)
+
+    def one(self, sql: str, bindings: tuple[Any, ...] = ()) -> tuple[Any, ...] | None:
+        row: tuple[Any, ...] | None = self.connection.execute(sql, bindings).fetchone()
+        return row
+
+    def many(self, sql: str, rows: Any) -> Any:
+        return self.connection.executemany(sql, rows)
+
+    def data_version(self) -> int:
+        """Moves when another connection, of any process, has committed. Costs microseconds."""
+        version: int = self.connection.execute("PRAGMA data_version").fetchone()[0]
+        return version
+
+    @contextmanager
+    def reading(self) -> Iterator["Database"]:
+        """One consistent snapshot for several reads. Keep it under 100 ms: it holds back the checkpoint."""
+        with translated(self.path):
+            self.connection.execute("BEGIN")
+            try:
+                yield self
+            finally:
+                self.connection.execute("COMMIT")
+
+    @contextmanager
+    def writing(self) -> Iterator["Database"]:
+        """BEGIN IMMEDIATE … COMMIT; any exception rolls back. Durable when it returns.
+
+        Raises NoSpace (nothing was written) and OutcomeUnknown (the commit's own fsync failed).
+        """
+        with translated(self.path):
+            self.connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield self
+            except BaseException:
+                self._rollback()
+                raise
+            hit(COMMIT)
+            try:
+                self.connection.execute("COMMIT")
+            except apsw.IOError as e:
+                self._rollback()
+                raise errors.OutcomeUnknown(f"{self.path}: {e}") from e
+            except BaseException:
+                self._rollback()
+                raise
+            hit(COMMITTED)
+
+    def _rollback(self) -> None:
+        if self.connection.in_transaction:
+            self.connection.execute("ROLLBACK")
+
+    def checkpoint(self) -> tuple[int, int]:
+        """PASSIVE: waits for nobody. Returns frames in the log, frames brought home."""
+        with translated(self.path):
+            log, done = self.connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+        return log, done
+
+    def truncate_log(self) -> bool:
+        """Empties the WAL file, so that what was deleted is in it no more. False where a reader stood in the way."""
+        try:
+            self.connection.set_busy_timeout(0)
+            self.connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+            return True
+        except apsw.BusyError:
+            return False
+        finally:
+            self.connection.set_busy_timeout(BUSY_TIMEOUT_MS)
+
+    def close(self) -> None:
+        self.connection.close()
+
+
+@contextmanager
+def translated(path: Path) -> Iterator[None]:
+    """SQLite's errors in our words."""
+    try:
+        yield
+    except apsw.FullError as e:
+        raise errors.NoSpace(f"{path}: {e}") from e
+    except (apsw.CorruptError, apsw.NotADBError, apsw.CantOpenError) as e:
+        raise errors.Damaged(f"{path}: {e}") from e
+    except apsw.IOError as e:
+        raise errors.NoSpace(f"{path}: {e}") if "full" in str(e) else errors.OutcomeUnknown(f"{path}: {e}") from e

@@ -1,0 +1,65 @@
+"""What can go wrong with bytes on disk.
+
+    StorageError
+    ├── Damaged            a checksum, a length or SQLite's own check says no
+    ├── Dropped            the collection was dropped meanwhile
+    ├── IdsTaken           an add names ids that exist
+    ├── WrongIdType        ids of the other type than the collection's
+    ├── IdsExhausted       no int id is left to assign
+    ├── PendingFull        too much waits to be sealed; nothing was written
+    ├── KeyReused          an idempotency key came again with another request
+    ├── Stale              what a background job worked on is no longer there
+    ├── NoSpace            the disk is full; nothing was written
+    └── OutcomeUnknown     an fsync failed: the write may be there or not
+"""
+
+from collections.abc import Sequence
+
+
+class StorageError(Exception):
+    """Base of all."""
+
+
+class Damaged(StorageError):
+    pass
+
+
+class Dropped(StorageError):
+    pass
+
+
+class IdsTaken(StorageError):
+    def __init__(self, rows: Sequence[tuple[int, int | str]]) -> None:
+        super().__init__(f"{len(rows)} ids exist")
+        self.rows = rows
+        """(row in the request, id), in order."""
+
+
+class WrongIdType(StorageError):
+    def __init__(self, wanted: str) -> None:
+        super().__init__(f"the collection's ids are of type {wanted}")
+        self.wanted = wanted
+
+
+class IdsExhausted(StorageError):
+    pass
+
+
+class PendingFull(StorageError):
+    pass
+
+
+class KeyReused(StorageError):
+    pass
+
+
+class Stale(StorageError):
+    pass
+
+
+class NoSpace(StorageError):
+    pass
+
+
+class OutcomeUnknown(StorageError):
+    pass

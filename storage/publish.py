@@ -1,0 +1,177 @@
+"""Background work made real: each function is the one transaction that seals, merges, or adds an index.
+
+The files are already written, synced and renamed; here the catalogue begins to name them. Deaths are kept by key
+and rows keep their keys, so whatever died while a file was being written is dead in it from the first moment:
+nothing has to be copied over, and nothing deleted can rise again.
+"""
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from storage import catalogue, errors
+from storage.catalogue import PENDING_ROW_BYTES, IndexRow, SegmentRow
+from storage.database import Database
+from storage.failpoints import declare, hit
+from storage.turns import Turns
+
+SEAL_COMMIT = declare("seal.commit")
+MERGE_COMMIT = declare("merge.commit")
+INDEX_COMMIT = declare("index.commit")
+TRIM_KEYS = 2_000
+"""Leftover deaths removed in one turn: about 5 ms."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewSegment:
+    """A segment file that is on disk under its final name."""
+
+    seq: int
+    file: str
+    rows: int
+    base_key: int
+    span: int
+    bytes: int
+    xxh3: str
+
+    def row(self) -> tuple[Any, ...]:
+        return (self.seq, self.file, self.rows, self.base_key, self.span, self.bytes, self.xxh3)
+
+
+class Publisher:
+    """The background's hand on one catalogue. Belongs to one thread."""
+
+    def __init__(self, db: Database, turns: Turns) -> None:
+        self.db = db
+        self.turns = turns
+
+    @contextmanager
+    def _turn(self) -> Iterator[catalogue.State]:
+        with self.turns.background_turn(), self.db.writing():
+            state = catalogue.read_state(self.db)
+            if state.dropped:
+                raise errors.Dropped(str(self.db.path))
+            yield state
+            self.db.execute(catalogue.UPDATE_STATE, tuple(getattr(state, c) for c in catalogue.STATE_COLUMNS))
+
+    def reserve_seq(self) -> int:
+        with self._turn() as state:
+            state.next_seq += 1
+            return state.next_seq - 1
+
+    def seal(self, segment: NewSegment | None, last_key: int, snapshot_pos: int) -> None:
+        """`segment` holds every row that was pending with a key up to last_key when the log stood at snapshot_pos.
+
+        None: all of them had died; only their traces are cleared.
+        """
+        with self._turn() as state:
+            if segment is not None and state.trimmed_pos > snapshot_pos:
+                self._stale_if_emptied(segment)
+            # Died before the snapshot, never sealed: no segment knows them.
+            self.db.execute(
+                "DELETE FROM deaths WHERE pending = 1 AND key <= ? AND pos <= ?", (last_key, snapshot_pos)
+            )
+            # Died since: they are in the segment, and dead there.
+            self.db.execute("UPDATE deaths SET pending = 0 WHERE pending = 1 AND key <= ?", (last_key,))
+            out = self.db.one(
+                f"SELECT count(*), coalesce(sum(length(vector) + {PENDING_ROW_BYTES}), 0) FROM pending WHERE key <= ?",
+                (last_key,),
+            )
+            assert out is not None
+            self.db.execute("DELETE FROM pending WHERE key <= ?", (last_key,))
+            state.pending_rows -= out[0]
+            state.pending_bytes -= out[1]
+            state.trimmed_pos = max(state.trimmed_pos, snapshot_pos)
+            if segment is not None:
+                self.db.execute("INSERT INTO segments VALUES (?,?,?,?,?,?,?)", segment.row())
+                state.generation += 1
+            hit(SEAL_COMMIT)
+
+    def _stale_if_emptied(self, segment: NewSegment) -> None:
+        """delete-all forgets deaths at once: rows of a snapshot from before it must not come back."""
+        key = "SELECT 1 FROM pending WHERE key BETWEEN ? AND ? UNION ALL SELECT 1 FROM deaths WHERE key BETWEEN ? AND ?"
+        low, high = segment.base_key, segment.base_key + segment.span - 1
+        if self.db.one(key + " LIMIT 1", (low, high, low, high)) is None:
+            raise errors.Stale("emptied meanwhile")
+
+    def merge(
+        self, inputs: list[SegmentRow], output: NewSegment | None, index: IndexRow | None, snapshot_pos: int
+    ) -> None:
+        """Swaps the inputs for the output, which lacks what was dead at snapshot_pos. Raises Stale."""
+        with self._turn() as state:
+            self._still_there([s.seq for s in inputs])
+            for s in inputs:
+                self.db.execute("DELETE FROM segments WHERE seq = ?", (s.seq,))
+                self.db.execute("DELETE FROM indexes WHERE seq = ?", (s.seq,))
+            if output is not None:
+                self.db.execute("INSERT INTO segments VALUES (?,?,?,?,?,?,?)", output.row())
+            if index is not None:
+                self._insert_index(index)
+            state.generation += 1
+            # A reader that has not followed the log so far must not keep serving the inputs: their deaths go now.
+            state.trimmed_pos = max(state.trimmed_pos, snapshot_pos)
+            hit(MERGE_COMMIT)
+
+    def add_index(self, index: IndexRow) -> str | None:
+        """Names a new index of a segment. Returns the file that it takes the place of. Raises Stale."""
+        with self._turn() as state:
+            self._still_there([index.seq])
+            old = self.db.one("SELECT file FROM indexes WHERE seq = ?", (index.seq,))
+            self.db.execute("DELETE FROM indexes WHERE seq = ?", (index.seq,))
+            self._insert_index(index)
+            state.generation += 1
+            hit(INDEX_COMMIT)
+            return None if old is None else str(old[0])
+
+    def drop_index(self, seq: int) -> str | None:
+        """Forgets a segment's index (damaged, or no longer wanted). Returns its file."""
+        with self._turn() as state:
+            old = self.db.one("DELETE FROM indexes WHERE seq = ? RETURNING file", (seq,))
+            state.generation += 1
+            return None if old is None else str(old[0])
+
+    def _still_there(self, seqs: list[int]) -> None:
+        for seq in seqs:
+            if self.db.one("SELECT 1 FROM segments WHERE seq = ?", (seq,)) is None:
+                raise errors.Stale(f"segment {seq} is gone")
+
+    def _insert_index(self, i: IndexRow) -> None:
+        row = (i.seq, i.file, i.kind, i.spec_seq, i.bytes, i.xxh3, json.dumps(i.meta))
+        self.db.execute("INSERT INTO indexes VALUES (?,?,?,?,?,?,?)", row)
+
+    def forget_deaths(self, keys: NDArray[np.int64]) -> None:
+        """Removes deaths of keys that no segment holds any more, a short turn at a time."""
+        for begin in range(0, len(keys), TRIM_KEYS):
+            with self._turn():
+                part = keys[begin : begin + TRIM_KEYS].tolist()
+                self.db.many("DELETE FROM deaths WHERE key = ? AND pending = 0", ((k,) for k in part))
+
+    # ---------------------------------------------------------------- the job row
+
+    def start_job(self, kind: str, seq: int) -> int:
+        """Writes the job down before it begins, so that one that kills its process counts. Returns the attempt."""
+        with self._turn():
+            job = catalogue.read_job(self.db)
+            attempts = job.attempts + 1 if job is not None and (job.kind, job.seq) == (kind, seq) else 1
+            self.db.execute("DELETE FROM job")
+            self.db.execute("INSERT INTO job VALUES (?,?,?,0,NULL,?,NULL)", (kind, seq, time.time(), attempts))
+            return attempts
+
+    def progress(self, done: float, eta_s: float | None) -> catalogue.State:
+        with self._turn() as state:
+            self.db.execute("UPDATE job SET progress = ?, eta_s = ?", (done, eta_s))
+            return state
+
+    def fail_job(self, reason: str) -> None:
+        with self._turn():
+            self.db.execute("UPDATE job SET reason = ?, progress = 0, eta_s = NULL", (reason,))
+
+    def end_job(self) -> None:
+        with self._turn():
+            self.db.execute("DELETE FROM job")

@@ -1,0 +1,117 @@
+"""registry.db: which collections there are, under which names, in which folders."""
+
+import shutil
+import uuid as uuids
+from dataclasses import dataclass
+from pathlib import Path
+
+from storage import catalogue
+from storage.atomic import fsync_dir
+from storage.database import Database
+from storage.errors import Dropped
+from storage.failpoints import declare, hit
+from storage.layout import COLLECTIONS_NAME, REGISTRY_NAME, WRITE_LOCK_NAME
+from storage.turns import Turns
+
+APPLICATION_ID = 0x53656564
+SCHEMA = """
+CREATE TABLE collections(name TEXT PRIMARY KEY, uuid TEXT NOT NULL UNIQUE, created TEXT NOT NULL, reason TEXT)
+"""
+CREATED_FOLDER = declare("registry.create.folder")
+MARKED_DROPPED = declare("registry.drop.marked")
+UNREGISTERED = declare("registry.drop.unregistered")
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    name: str
+    uuid: str
+    reason: str | None
+    """Why the collection is closed; None: it is open."""
+
+
+class NameTaken(Exception):
+    """A collection of that name is there already."""
+
+
+class Registry:
+    def __init__(self, data: Path, *, create: bool = False) -> None:
+        self.data = data
+        self._db = Database(data / REGISTRY_NAME, APPLICATION_ID, create=create and not (data / REGISTRY_NAME).exists())
+        if create:
+            (data / COLLECTIONS_NAME).mkdir(exist_ok=True)
+            with self._db.writing():
+                if self._db.one("SELECT 1 FROM sqlite_master WHERE name = 'collections'") is None:
+                    self._db.execute(SCHEMA)
+            fsync_dir(data)
+
+    def data_version(self) -> int:
+        return self._db.data_version()
+
+    def read(self) -> list[Registered]:
+        return [Registered(*row) for row in self._db.execute("SELECT name, uuid, reason FROM collections ORDER BY name")]
+
+    def folder(self, uuid: str) -> Path:
+        return self.data / COLLECTIONS_NAME / uuid
+
+    def create(self, name: str, settings: catalogue.Settings) -> str:
+        """Folder first, then the row. Returns the uuid; raises NameTaken."""
+        uuid = uuids.uuid4().hex
+        folder = self.folder(uuid)
+        try:
+            catalogue.create(folder, settings)
+            hit(CREATED_FOLDER)
+            with self._db.writing():
+                if self._db.one("SELECT 1 FROM collections WHERE name = ?", (name,)) is not None:
+                    raise NameTaken(name)
+                self._db.execute("INSERT INTO collections VALUES (?,?,?,NULL)", (name, uuid, settings.created))
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        return uuid
+
+    def drop(self, name: str, uuid: str) -> None:
+        """Marks the catalogue (so that no writer goes on), then the registry, and unlinks last.
+
+        Measured without the mark: a process went on inserting into a folder that another had removed.
+        """
+        folder = self.folder(uuid)
+        if catalogue_is_usable(folder):
+            mark_dropped(folder)
+        hit(MARKED_DROPPED)
+        with self._db.writing():
+            self._db.execute("DELETE FROM collections WHERE name = ? AND uuid = ?", (name, uuid))
+        hit(UNREGISTERED)
+        shutil.rmtree(folder, ignore_errors=True)
+
+    def set_reason(self, uuid: str, reason: str | None) -> None:
+        with self._db.writing():
+            self._db.execute("UPDATE collections SET reason = ? WHERE uuid = ?", (reason, uuid))
+
+    def checkpoint(self) -> None:
+        self._db.checkpoint()
+
+    def close(self) -> None:
+        self._db.close()
+
+
+def catalogue_is_usable(folder: Path) -> bool:
+    """A damaged collection can be dropped too: then there is no catalogue to mark."""
+    try:
+        catalogue.connect(folder).close()
+    except Exception:
+        return False
+    return True
+
+
+def mark_dropped(folder: Path) -> None:
+    db = catalogue.connect(folder)
+    turns = Turns(folder / WRITE_LOCK_NAME)
+    try:
+        with turns.turn(), db.writing():
+            if catalogue.read_state(db).dropped:
+                raise Dropped(str(folder))
+            db.execute("UPDATE state SET dropped = 1")
+    finally:
+        turns.close()
+        db.close()

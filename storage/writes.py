@@ -1,0 +1,283 @@
+"""What a client's write does to the catalogue, inside one BEGIN IMMEDIATE.
+
+A `Turn` is one transaction shared by many waiting requests (group commit). Each request is a savepoint: one that is
+refused leaves the others alone. Everything that decides is read here, under the lock, never from a view.
+"""
+
+import json
+import time
+import uuid as uuids
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import apsw
+import numpy as np
+from numpy.typing import NDArray
+
+from storage import catalogue, errors
+from storage.database import Database
+
+MAX_INT_ID = 2**63 - 1
+IDEMPOTENCY_S = 24 * 3600
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Rows checked and converted: vectors (n, d) in the collection's dtype, C order; ids n or None (assigned).
+
+    metadata: n JSON objects in UTF-8 (None: no metadata), or None. Ids of one batch are distinct.
+    """
+
+    vectors: NDArray[Any]
+    ids: list[Any] | None
+    metadata: list[bytes | None] | None
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+
+@dataclass(frozen=True, slots=True)
+class SealedRows:
+    """A batch that was too large to pend: its segment is already written and synced, only its row is missing."""
+
+    seq: int
+    file: str
+    bytes: int
+    xxh3: str
+
+
+class Turn:
+    """Use `turn.request()` around each request; `finish()` once before the commit."""
+
+    def __init__(self, db: Database, max_rows: int, max_bytes: int) -> None:
+        self.db = db
+        self.max_rows = max_rows
+        self.max_bytes = max_bytes
+        self.settings = catalogue.read_settings(db)
+        self.state = catalogue.read_state(db)
+        if self.state.dropped:
+            raise errors.Dropped(str(db.path))
+
+    @contextmanager
+    def request(self) -> Iterator[None]:
+        before = [getattr(self.state, c) for c in catalogue.STATE_COLUMNS]
+        settings = self.settings
+        self.db.execute("SAVEPOINT request")
+        try:
+            yield
+        except BaseException:
+            # SQLite itself rolls the whole transaction back on a full disk or a failed read.
+            if self.db.connection.in_transaction:
+                self.db.execute("ROLLBACK TO request")
+                self.db.execute("RELEASE request")
+            self.state, self.settings = catalogue.State(*before), settings
+            raise
+        self.db.execute("RELEASE request")
+
+    def finish(self) -> None:
+        self.db.execute(catalogue.UPDATE_STATE, tuple(getattr(self.state, c) for c in catalogue.STATE_COLUMNS))
+
+    # ---------------------------------------------------------------- idempotency
+
+    def once(self, key: str | None, request: str, act: Callable[[], Any]) -> Any:
+        """The answer (JSON-able) of `act`, or the stored one where this key was seen with the same request."""
+        if key is None:
+            return act()
+        at = int(time.time())
+        self.db.execute("DELETE FROM idempotency WHERE at < ?", (at - IDEMPOTENCY_S,))
+        row = self.db.one("SELECT request, answer FROM idempotency WHERE key = ?", (key,))
+        if row is not None:
+            if row[0] != request:
+                raise errors.KeyReused(key)
+            return json.loads(row[1])
+        answer = act()
+        self.db.execute("INSERT INTO idempotency VALUES (?,?,?,?)", (key, request, json.dumps(answer), at))
+        return answer
+
+    # ---------------------------------------------------------------- add and upsert
+
+    def add(self, batch: Batch, sealed: SealedRows | None = None) -> tuple[int, Any]:
+        """Returns (rows, first assigned id or None). Raises IdsTaken, WrongIdType, IdsExhausted, PendingFull."""
+        self._room(batch, sealed)
+        ids, first = self._ids(batch, sealed)
+        base = self.state.next_key
+        try:
+            self.db.many("INSERT INTO items(id, key) VALUES (?,?)", zip(ids, range(base, base + len(batch)), strict=True))
+        except apsw.ConstraintError as e:
+            raise errors.IdsTaken(self._taken(ids, base)) from e
+        self._store(batch, ids, sealed)
+        self.state.live += len(batch)
+        return len(batch), first
+
+    def upsert(self, batch: Batch, sealed: SealedRows | None = None) -> tuple[int, Any]:
+        """As add, but an id that exists gets a new key and its old one dies. Ids must be given or are assigned."""
+        self._room(batch, sealed)
+        ids, first = self._ids(batch, sealed)
+        old = catalogue.find_keys(self.db, ids) if batch.ids is not None else {}
+        self._bury(list(old.values()))
+        base = self.state.next_key
+        rows = zip(ids, range(base, base + len(batch)), strict=True)
+        self.db.many("INSERT OR REPLACE INTO items(id, key) VALUES (?,?)", rows)
+        self._store(batch, ids, sealed)
+        self.state.live += len(batch) - len(old)
+        return len(batch), first
+
+    def _room(self, batch: Batch, sealed: SealedRows | None) -> None:
+        if sealed is not None:
+            return
+        state = self.state
+        fits = state.pending_rows + len(batch) <= self.max_rows
+        if not (fits and state.pending_bytes + _pending_bytes(batch) <= self.max_bytes):
+            raise errors.PendingFull
+
+    def _ids(self, batch: Batch, sealed: SealedRows | None) -> tuple[Sequence[Any], Any]:
+        """Fixes the collection's id type by the first write; assigns where the client gave none."""
+        n = len(batch)
+        if batch.ids is not None:
+            kind = "str" if isinstance(batch.ids[0], str) else "int"
+        else:
+            kind = "int" if self.settings.id_type == "auto" else self.settings.id_type
+        self._fix_id_type(kind)
+        if batch.ids is not None:
+            if kind == "int":
+                self.state.next_id = max(self.state.next_id, min(max(batch.ids) + 1, MAX_INT_ID))
+            return batch.ids, None
+        assigned = reserve_ids(self, n)
+        return assigned, assigned[0]
+
+    def _fix_id_type(self, kind: str) -> None:
+        if self.settings.id_type == kind:
+            return
+        if self.settings.id_type != "auto":
+            raise errors.WrongIdType(self.settings.id_type)
+        self.db.execute(catalogue.ITEMS_SCHEMA[kind])
+        self.db.execute("UPDATE settings SET id_type = ?", (kind,))
+        self.settings = catalogue.read_settings(self.db)
+
+    def _taken(self, ids: Sequence[Any], base: int) -> list[tuple[int, Any]]:
+        there = catalogue.find_keys(self.db, list(ids))
+        # The statement stopped at the first clash: rows before it have keys from `base` on.
+        return [(row, id_) for row, id_ in enumerate(ids) if there.get(id_, base) < base]
+
+    def _store(self, batch: Batch, ids: Sequence[Any], sealed: SealedRows | None) -> None:
+        """Vectors (pending, or the segment that has them) and metadata of rows whose items are in."""
+        base, n = self.state.next_key, len(batch)
+        if sealed is not None:
+            self.db.execute(
+                "INSERT INTO segments VALUES (?,?,?,?,?,?,?)",
+                (sealed.seq, sealed.file, n, base, n, sealed.bytes, sealed.xxh3),
+            )
+            self.state.generation += 1
+        else:
+            rows = ((base + i, id_, memoryview(batch.vectors[i]).cast("B")) for i, id_ in enumerate(ids))
+            self.db.many("INSERT INTO pending VALUES (?,?,?)", rows)
+            self.state.pending_rows += n
+            self.state.pending_bytes += _pending_bytes(batch)
+        if batch.metadata is not None:
+            some = ((base + i, json_) for i, json_ in enumerate(batch.metadata) if json_ is not None)
+            self.db.many("INSERT INTO metadata VALUES (?,?)", some)
+        self.state.next_key += n
+
+    # ---------------------------------------------------------------- delete and patch
+
+    def delete(self, ids: list[Any]) -> int:
+        """Ids that are not there are passed over. Returns how many were."""
+        if self.settings.id_type == "auto":
+            return 0
+        found = catalogue.find_keys(self.db, ids)
+        self.db.many("DELETE FROM items WHERE id = ?", ((i,) for i in found))
+        self._bury(list(found.values()))
+        self.state.live -= len(found)
+        return len(found)
+
+    def delete_all(self) -> tuple[int, list[str]]:
+        """Empties the collection at once. Returns the number of rows and the files that nothing names any more."""
+        files = [row[0] for row in self.db.execute("SELECT file FROM segments UNION ALL SELECT file FROM indexes")]
+        live = self.state.live
+        if self.settings.id_type != "auto":
+            self.db.execute("DELETE FROM items")
+        for table in ("pending", "metadata", "deaths", "segments", "indexes"):
+            self.db.execute(f"DELETE FROM {table}")
+        self.state.log_pos += 1
+        self.state.trimmed_pos = self.state.log_pos
+        self.state.generation += 1
+        self.state.live = self.state.pending_rows = self.state.pending_bytes = 0
+        return live, files
+
+    def patch(self, id_: Any, merge: Callable[[bytes | None], bytes | None] | None, vector: NDArray[Any] | None) -> bool:
+        """merge: old metadata → new; vector: (d,), replaces the stored one. False: no such id."""
+        found = {} if self.settings.id_type == "auto" else catalogue.find_keys(self.db, [id_])
+        if not found:
+            return False
+        key = found[id_]
+        old = catalogue.read_metadata(self.db, [key]).get(key)
+        new = old if merge is None else merge(old)
+        if vector is not None:
+            self.upsert(Batch(vector.reshape(1, -1), [id_], [new]))
+        elif new is None:
+            self.db.execute("DELETE FROM metadata WHERE key = ?", (key,))
+        elif new != old:
+            self.db.execute("INSERT OR REPLACE INTO metadata VALUES (?,?)", (key, new))
+        return True
+
+    def _bury(self, keys: list[int]) -> None:
+        """These keys stop being live: out of `pending` and `metadata`, into the change log."""
+        if not keys:
+            return
+        out = "DELETE FROM pending WHERE key = ? RETURNING key, length(vector)"
+        gone = {key: size + catalogue.PENDING_ROW_BYTES for key, size in self.db.many(out, _each(keys))}
+        self.state.pending_rows -= len(gone)
+        self.state.pending_bytes -= sum(gone.values())
+        self.db.many("DELETE FROM metadata WHERE key = ?", _each(keys))
+        pos = self.state.log_pos
+        log = ((key, pos + 1 + i, int(key in gone)) for i, key in enumerate(keys))
+        self.db.many("INSERT INTO deaths VALUES (?,?,?)", log)
+        self.state.log_pos += len(keys)
+
+    # ---------------------------------------------------------------- settings
+
+    def set_recall(self, recall: float) -> None:
+        self.db.execute("UPDATE settings SET recall = ?", (recall,))
+
+    def set_index_spec(self, spec: dict[str, Any]) -> None:
+        """A new specification number makes every index due for building anew; the old ones serve meanwhile."""
+        self.db.execute("UPDATE settings SET index_spec = ?", (json.dumps(spec, sort_keys=True),))
+        self.state.spec_seq += 1
+        self.db.execute("DELETE FROM job")
+
+    def cancel_build(self) -> None:
+        self.state.cancelled_seq = self.state.spec_seq
+
+
+def reserve_seq(turn: Turn) -> int:
+    """The next segment number. Names only: a number never used does no harm."""
+    turn.state.next_seq += 1
+    return turn.state.next_seq - 1
+
+
+def reserve_ids(turn: Turn, n: int) -> list[Any]:
+    """Ids for rows whose segment is written before their transaction. A run never used leaves a gap, no more."""
+    if turn.settings.id_type == "str":
+        return [_uuid7() for _ in range(n)]
+    if turn.state.next_id > MAX_INT_ID - n:
+        raise errors.IdsExhausted
+    turn.state.next_id += n
+    return list(range(turn.state.next_id - n, turn.state.next_id))
+
+
+def _each(keys: Iterable[int]) -> Iterator[tuple[int]]:
+    return ((key,) for key in keys)
+
+
+def _pending_bytes(batch: Batch) -> int:
+    return int(batch.vectors.nbytes) + catalogue.PENDING_ROW_BYTES * len(batch)
+
+
+def _uuid7() -> str:
+    """RFC 9562 version 7: sorts by time of assignment."""
+    raw = bytearray((time.time_ns() // 1_000_000).to_bytes(6, "big") + uuids.uuid4().bytes[6:])
+    raw[6] = raw[6] & 0x0F | 0x70
+    return str(uuids.UUID(bytes=bytes(raw)))
