@@ -105,6 +105,13 @@ class Settings:
     seal_quiet_s: float = _setting(
         2.0, "Pending rows are sealed after this long without a write.", low=0.01, high=3600.0, unit="seconds"
     )
+    index_min_rows: int = _setting(
+        5_000,
+        "A segment with fewer rows gets no index: it is searched exactly.",
+        low=1,
+        high=1_000_000_000,
+        unit="rows",
+    )
     drain_s: float = _setting(
         8.0,
         "After SIGTERM, requests that are being answered have this long to finish; what is left is cut off.",
