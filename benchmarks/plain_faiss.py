@@ -46,9 +46,10 @@ class PlainFaiss:
         for segment, file, kind, meta in rows.fetchall():
             if file is None:
                 raise SystemExit(f"{segment} has no index: wait for the collection to be ready")
-            point = cheapest(json.loads(meta), recall)
+            point = cheapest(json.loads(str(meta)), recall)
             self.described.append(f"{kind} {point}")
-            self.parts.append(_part(home / "segments" / segment, home / "segments" / file, kind, point, self.metric))
+            files = home / "segments"
+            self.parts.append(_part(files / str(segment), files / str(file), str(kind), point, self.metric))
         registry.close()
         db.close()
 
@@ -71,8 +72,10 @@ class PlainFaiss:
 
     def _distances(self, near: NDArray[Any], k: int) -> NDArray[Any]:
         """Faiss's measure in the contract's terms, the k nearest over all segments."""
-        own = {"l2": lambda: np.sqrt(np.maximum(near, 0)), "cosine": lambda: 1.0 - near, "dot": lambda: -near}
-        nearest: NDArray[Any] = np.sort(own[self.metric](), axis=1)[:, :k]
+        own = np.sqrt(np.maximum(near, 0)) if self.metric == "l2" else -near
+        if self.metric == "cosine":
+            own = 1.0 - near
+        nearest: NDArray[Any] = np.sort(own, axis=1)[:, :k]
         return nearest
 
 

@@ -42,7 +42,7 @@ def test_everything_is_as_it_was(server: Server) -> None:
     assert "gone" not in str(names) and "sealed" in str(names) and "fresh" in str(names)
     after = sealed.describe()
     assert after["index"]["state"] == "ready"
-    for name in ("dimension", "metric", "dtype", "id_type", "recall", "count", "segments", "bytes"):
+    for name in ("dimension", "metric", "dtype", "id_type", "recall", "count", "segments"):
         assert after[name] == before[name], name
     assert after["index"]["indexed"] == before["index"]["indexed"]
     oracle.judge_stored(sealed.everything())
