@@ -35,6 +35,7 @@ class Channel:
     sock: socket.socket
     ready: bool = False
     open: int = 0
+    last_dealt: int = 0
     closed: bool = False
 
 
@@ -51,6 +52,7 @@ class Dealer:
         self.channels: list[Channel] = []
         self.resume_at: float | None = None
         self.ever_ready = False
+        self._dealt = 0
         self._in_hand: socket.socket | None = None
         self._accepting = False
         self._stopped = False
@@ -123,12 +125,15 @@ class Dealer:
 
     def _deal(self, connection: socket.socket) -> bool:
         ready = [channel for channel in self.channels if channel.ready]
-        for channel in sorted(ready, key=lambda c: c.open):
+        # Among equals the one that has waited longest: short-lived connections would all go to the first.
+        for channel in sorted(ready, key=lambda c: (c.open, c.last_dealt)):
             try:
                 socket.send_fds(channel.sock, [CONNECTION], [connection.fileno()])
             except OSError:  # its channel is full, or it has just died: the next one
                 continue
             channel.open += 1
+            self._dealt += 1
+            channel.last_dealt = self._dealt
             return True
         return False
 

@@ -115,6 +115,19 @@ def test_who_reports_closings_gets_the_next_ones(table: Table) -> None:
     hand_back(free_end, given)
 
 
+def test_equals_take_turns(table: Table) -> None:
+    ends = [table.worker()[1] for _ in range(2)]
+    taken = []
+    for _ in range(6):
+        table.connect()
+        for n, end in enumerate(ends):
+            if dealt := received(end):
+                taken.append(n)
+                hand_back(end, dealt)
+                table.turn()
+    assert sorted(taken) == [0, 0, 0, 1, 1, 1]
+
+
 def test_until_a_worker_is_ready_connections_wait(table: Table) -> None:
     _, end = table.worker(ready=False)
     table.connect(3)
