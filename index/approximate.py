@@ -1,0 +1,174 @@
+"""What HNSW and IVF have in common: Faiss proposes rows, the one distance measures them, and whatever is missing
+comes from the exact search.
+
+    Approximate
+    ├── hnsw.Hnsw
+    └── ivf.Ivf
+"""
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from index import threads
+from index.calibration import Calibration
+from index.contract import Alive, Found, Plan, Vectors
+from index.distance import distances
+from index.exact import Exact
+from index.selection import Hit, together
+
+GATHER_ELEMENTS = 1 << 24
+"""Candidates of a batch are measured in pieces of 64 MiB."""
+MAX_WIDENED = 4096
+"""Where so many candidates tie at the boundary, the exact search is the way to get them all."""
+DEAREST_SCALE = 64.0
+
+
+def spare(k: int) -> int:
+    """Candidates past the k-th: Faiss' order and ours differ by rounding, and ties should show."""
+    return max(4, k // 4)
+
+
+class Approximate(ABC):
+    """An open index over `vectors`. Satisfies `contract.Index`.
+
+    labels: slot → row, int64 (None: slots are rows, as in every finished file). `indexed`: how many slots there are.
+    """
+
+    kind: str
+
+    def __init__(self, vectors: Vectors, calibration: Calibration | None, labels: NDArray[np.int64] | None) -> None:
+        self.vectors = vectors
+        self.exact = Exact(vectors)
+        self.calibration = calibration
+        self._labels = labels
+
+    @abstractmethod
+    def propose(
+        self, queries: NDArray[np.float32], m: int, params: dict[str, int], selector: Any | None
+    ) -> NDArray[np.int64]:
+        """Slots of at least m candidates for each query, (q, ≥ m) int64, -1 where there are fewer."""
+
+    @abstractmethod
+    def widened(self, params: dict[str, int], factor: float) -> dict[str, int]:
+        """The parameters for k (or 1/share of live rows) that many times larger than what they were measured at."""
+
+    def plan(self, k: int, recall: float) -> Plan:
+        """The cheapest way that was certified for this recall; exact where there is none, or none cheaper.
+
+        Calibration knows k = 10. For other k its point is taken, widened in proportion for larger ones, and
+        nothing is promised."""
+        exact = self.exact.plan(k, recall)
+        point = None if self.calibration is None or recall >= 1 else self.calibration.cheapest(recall)
+        if self.calibration is None or point is None:
+            return exact
+        factor = max(1.0, k / self.calibration.k)
+        params = point.params if factor == 1.0 else self.widened(point.params, factor)
+        expected = point.recall if k == self.calibration.k else None
+        plan = Plan(dict(params), expected, point.cost_us * factor)
+        return plan if plan.cost_us < exact.cost_us else exact
+
+    def search(self, queries: NDArray[np.float32], k: int, plan: Plan, alive: Alive | None = None) -> Found:
+        """queries: (q, d) float32. At least min(k, live rows) hits each: what Faiss leaves open is searched exactly."""
+        queries = np.ascontiguousarray(queries, dtype=np.float32)
+        n = len(self.vectors.rows)
+        live = n if alive is None else alive.count
+        k = min(k, live)
+        share = live / max(1, n)
+        if plan.exact or k < 1 or plan.cost_us / share >= self.exact.cost_us(live):
+            return self.exact.search(queries, k, plan, alive)
+        params = plan.params
+        if share < 1.0:
+            # With a share of the rows dead, the k nearest live ones are among the k/share nearest of all.
+            params = self.widened(params, min(1.0 / share, DEAREST_SCALE))
+        filtered = alive if share < 1.0 else None
+        found = self._proposed(queries, k + spare(k), params, filtered)
+        return self._completed(queries, k, live, params, filtered, found)
+
+    def attempt(self, queries: NDArray[np.float32], k: int, params: dict[str, int]) -> NDArray[np.float32]:
+        """Distances (q, > k) of what these parameters propose, ascending, +inf where they propose less.
+
+        For calibration: rows that are not in the index yet cannot come in by the exact search."""
+        return self._proposed(queries, k + spare(k), params, None)[1]
+
+    def _completed(
+        self,
+        queries: NDArray[np.float32],
+        k: int,
+        live: int,
+        params: dict[str, int],
+        alive: Alive | None,
+        found: tuple[NDArray[np.int64], NDArray[np.float32]],
+    ) -> Found:
+        """Answers exactly where too few were proposed; proposes more where the boundary ties.
+        found: rows and distances, wider than k."""
+        rows, measured = found
+        kth = measured[:, k - 1]
+        short = kth == np.inf
+        # All beyond the k-th tie with it: more of the same may lie outside of what was proposed.
+        tied = (measured[:, -1] == kth) & ~short
+        keep = measured <= kth[:, None]
+        if not (short.any() or tied.any()):
+            width = int(keep.sum(axis=1).max())
+            keep = keep[:, :width]
+            return Found(np.where(keep, rows[:, :width], -1), np.where(keep, measured[:, :width], np.float32(np.inf)))
+        hits: list[Hit] = []
+        for i in range(len(queries)):
+            if short[i] or tied[i]:
+                hits.append(self._anew(queries[i : i + 1], k, live, params, alive, exact=bool(short[i])))
+            else:
+                hits.append((rows[i, keep[i]], measured[i, keep[i]]))
+        return together(hits)
+
+    def _anew(
+        self,
+        query: NDArray[np.float32],
+        k: int,
+        live: int,
+        params: dict[str, int],
+        alive: Alive | None,
+        exact: bool,
+    ) -> Hit:
+        m = 2 * k + 16
+        while not exact and m <= min(MAX_WIDENED, live):
+            m *= 4
+            rows, measured = self._proposed(query, m, params, alive)
+            filled = measured[0] < np.inf
+            last = measured[0, filled][-1] if filled.any() else np.float32(np.inf)
+            if np.count_nonzero(filled) >= k and last > measured[0, k - 1]:
+                keep = measured[0] <= measured[0, k - 1]
+                return rows[0, keep], measured[0, keep]
+        found = self.exact.search(query, k, None, alive)
+        return found.rows[0], found.distances[0]
+
+    def _proposed(
+        self, queries: NDArray[np.float32], m: int, params: dict[str, int], alive: Alive | None
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Proposals measured and sorted by (distance, row): rows (q, w) with -1, distances (q, w) with +inf."""
+        # Faiss keeps pointers only: `alive` holds the bits, this frame holds the selector until the search is done.
+        selector = None if alive is None else faiss.IDSelectorBitmap(alive.bits)
+        threads.use_for(len(queries))
+        parts = []
+        step = max(1, GATHER_ELEMENTS // (self.candidates(m, params) * self.vectors.rows.shape[1]))
+        for start in range(0, len(queries), step):
+            part = queries[start : start + step]
+            slots = self.propose(part, m, params, selector)
+            missing = slots < 0
+            rows = slots if self._labels is None else self._labels[slots]
+            gathered = self.vectors.rows[rows]
+            measured = distances(self.vectors.metric, part[:, None, :], gathered)
+            if missing.any():
+                rows = np.where(missing, -1, rows)
+                measured[missing] = np.inf
+            order = np.lexsort((rows, measured), axis=-1)
+            parts.append((np.take_along_axis(rows, order, 1), np.take_along_axis(measured, order, 1)))
+        if len(parts) == 1:
+            return parts[0]
+        return np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
+
+    def candidates(self, m: int, params: dict[str, int]) -> int:
+        """How many rows `propose` gives for m; more than m where they are to be re-ranked here."""
+        return m

@@ -1,0 +1,36 @@
+"""Faiss indexes on disk: written whole and synced, read as a memory map. The checksum is the storage's affair.
+
+`faiss.write_index` to a path never syncs, and on a full disk can leave half a file without raising; through a Python
+file every short write is an OSError.
+"""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import faiss
+
+from index.contract import IndexFileError
+
+
+def write(index: Any, path: Path, skip_storage: bool) -> None:
+    """Writes and syncs the file (not its folder). skip_storage: an HNSW graph without its vectors. Raises OSError."""
+    with open(path, "wb") as f:
+        writer = faiss.PyCallbackIOWriter(f.write)
+        faiss.write_index(index, writer, faiss.IO_FLAG_SKIP_STORAGE if skip_storage else 0)
+        del writer  # it holds back what it has buffered until it goes
+        f.flush()
+        os.fsync(f.fileno())
+
+
+def read(path: Path) -> Any:
+    """The index, its large arrays left in the page cache where Faiss can (IO_FLAG_MMAP_IFC).
+
+    Raises IndexFileError: not a Faiss file, or cut off; FileNotFoundError.
+    """
+    if not path.exists():
+        raise FileNotFoundError(path)
+    try:
+        return faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
+    except (RuntimeError, MemoryError, ValueError) as e:
+        raise IndexFileError(f"{path.name}: {str(e).strip().splitlines()[-1] if str(e) else type(e).__name__}") from e
