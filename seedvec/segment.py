@@ -66,6 +66,11 @@ class StrIds:
     def __len__(self) -> int:
         return len(self._offsets) - 1
 
+    def consistent(self) -> bool:
+        """Offsets begin at 0, never fall, and end with the bytes. Reads all of them."""
+        offsets = self._offsets
+        return bool(offsets[0] == 0 and offsets[-1] == len(self._bytes) and (offsets[1:] >= offsets[:-1]).all())
+
     def id_at(self, row: int) -> str:
         start, end = self._offsets[row : row + 2].tolist()
         return str(self._bytes[start:end], "utf-8", "replace")

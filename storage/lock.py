@@ -107,8 +107,9 @@ def _try_lock(fd: int, how: int, for_s: float) -> bool:
 def _read(fd: int) -> Holder:
     text = os.pread(fd, MAX_TEXT_BYTES, 0).decode("utf-8", "replace")
     fields = dict(line.split(" ", 1) for line in text.splitlines() if " " in line)
-    pid = fields.get("pid", "")
-    return Holder(int(pid) if pid.isascii() and pid.isdigit() else None, fields.get("host", ""), fields.get("address", ""))
+    text_pid = fields.get("pid", "")
+    pid = int(text_pid) if text_pid.isascii() and text_pid.isdigit() else None
+    return Holder(pid, fields.get("host", ""), fields.get("address", ""))
 
 
 @contextmanager

@@ -1,0 +1,226 @@
+"""`seedvec check`: is everything in a data folder as it was acknowledged? It changes nothing.
+
+It may run beside a server: each collection is judged by one read transaction, during which its files are opened, so
+that what a merge unlinks afterwards can still be read. That transaction lasts about a second for 1M rows: it holds
+up no writer, only the shrinking of the write-ahead log; split up, live rows and deaths would be of different moments.
+"""
+
+import os
+from contextlib import closing, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import apsw
+
+from seedvec.segment import Segment
+from storage import catalogue, errors, registry
+from storage.atomic import TMP_SUFFIX
+from storage.catalogue import IndexRow, SegmentRow, Settings, State
+from storage.check_files import REBUILT, RESTORE, OpenFile, check_index, check_segment, hold
+from storage.check_rows import (
+    CatalogueRows,
+    Sealed,
+    check_counters,
+    check_liveness,
+    check_metadata,
+    read_rows,
+)
+from storage.layout import LOCK_NAME, REGISTRY_NAME, SQLITE_SUFFIXES, CollectionFolder, DataFolder
+from storage.readonly import ReadOnlyDatabase
+from storage.report import Finding, Report
+
+__all__ = ["Finding", "Report", "check"]
+
+MAX_ATTEMPTS: Final = 10
+"""Readings of a catalogue whose files vanish meanwhile, before what is missing counts as missing."""
+FROM_COPY: Final = "restore it from a copy of this data folder"
+
+
+def check(data_dir: str | os.PathLike[str]) -> Report:
+    """Judges a whole data folder. Raises OSError only where the folder itself cannot be read."""
+    data = DataFolder(Path(data_dir))
+    report = Report(data.root)
+    # Folders first, names second: a collection that is being created has its folder first.
+    folders = _folders(data)
+    named = _read_registry(data, report)
+    if named is None:
+        return report
+    for one in named:
+        folder = data.collection(one.uuid)
+        if one.reason is not None:
+            report.add("warning", one.name, f"closed when the server started: {one.reason}")
+        _check_collection(folder, one.name, data, report)
+    uuids = {one.uuid for one in named}
+    for folder_name in sorted(folders - uuids):
+        report.add("note", f"c/{folder_name}", "no name leads to this folder: it is swept at the next start")
+    _note_strays(data.root, {LOCK_NAME, "c", *_sqlite(REGISTRY_NAME)}, "", report)
+    return report
+
+
+def _folders(data: DataFolder) -> set[str]:
+    with suppress(FileNotFoundError):
+        return set(os.listdir(data.collections))
+    os.listdir(data.root)
+    return set()
+
+
+def _sqlite(name: str) -> set[str]:
+    return {name + suffix for suffix in SQLITE_SUFFIXES}
+
+
+def _read_registry(data: DataFolder, report: Report) -> list[registry.Registered] | None:
+    if not data.registry.exists():
+        report.add("error", REGISTRY_NAME, "there is none: this is no data folder, or its registry is lost", FROM_COPY)
+        return None
+    try:
+        with closing(ReadOnlyDatabase(data.registry, registry.APPLICATION_ID)) as db:
+            for fault in db.integrity():
+                report.add("error", REGISTRY_NAME, f"SQLite finds it damaged: {fault}", FROM_COPY)
+            return _named(db)
+    except (errors.StorageError, apsw.Error) as e:
+        report.add("error", REGISTRY_NAME, f"it cannot be read: {e}", FROM_COPY)
+        return None
+
+
+def _named(db: ReadOnlyDatabase) -> list[registry.Registered]:
+    rows = db.execute("SELECT name, uuid, reason FROM collections ORDER BY name")
+    return [registry.Registered(*row) for row in rows]
+
+
+def _still_named(data: DataFolder, name: str, folder: CollectionFolder) -> bool:
+    with closing(ReadOnlyDatabase(data.registry, registry.APPLICATION_ID)) as db:
+        return any(r.name == name and r.uuid == folder.root.name for r in _named(db))
+
+
+def _check_collection(folder: CollectionFolder, name: str, data: DataFolder, report: Report) -> None:
+    mine = Report(folder.root)
+    try:
+        if not folder.catalogue.exists():
+            raise errors.Damaged(f"{folder.catalogue} is missing")
+        with closing(ReadOnlyDatabase(folder.catalogue, catalogue.APPLICATION_ID)) as db:
+            for fault in db.integrity():
+                mine.add("error", f"{name}/catalog.db", f"SQLite finds it damaged: {fault}", FROM_COPY)
+            moment = _read_moment(db, folder)
+            with closing(moment):
+                _judge(moment, name, mine)
+        _note_strays(folder.segments, _names_now(folder), f"{name}/segments/", mine)
+    except (errors.StorageError, apsw.Error, OSError) as e:
+        if not _still_named(data, name, folder):
+            return  # dropped while we looked
+        mine.add("error", f"{name}/catalog.db", f"it cannot be read: {e}", FROM_COPY)
+    report.findings += mine.findings
+    report.collections += 1
+    report.live += mine.live
+    report.bytes += mine.bytes
+
+
+@dataclass(slots=True)
+class _Moment:
+    """A collection as of one read transaction, with its files held open."""
+
+    settings: Settings
+    state: State
+    segments: list[SegmentRow]
+    strange_indexes: list[tuple[int, str]]
+    """Indexes of segments that are not there."""
+    rows: CatalogueRows | None = None
+    held: dict[str, OpenFile] = field(default_factory=dict)
+    missing: dict[str, str] = field(default_factory=dict)
+    """File → why it could not be opened."""
+
+    def close(self) -> None:
+        for file in self.held.values():
+            file.close()
+        self.held.clear()
+
+
+def _read_moment(db: ReadOnlyDatabase, folder: CollectionFolder) -> _Moment:
+    missing_before: set[str] = set()
+    for attempt in range(MAX_ATTEMPTS):
+        with db.reading():
+            segments = catalogue.read_segments(db)
+            known = {s.seq for s in segments}
+            indexes = [tuple(r) for r in db.execute("SELECT seq, file FROM indexes") if r[0] not in known]
+            moment = _Moment(catalogue.read_settings(db), catalogue.read_state(db), segments, indexes)
+            try:
+                _open_files(moment, folder)
+                # What was missing and is still named by a later reading has not been taken away by a merge.
+                if moment.missing.keys() <= missing_before or attempt == MAX_ATTEMPTS - 1:
+                    moment.rows = read_rows(db, moment.settings)
+                    return moment
+            except BaseException:
+                moment.close()
+                raise
+        missing_before = set(moment.missing)
+        moment.close()
+    raise AssertionError("unreachable: the last attempt returns")
+
+
+def _open_files(moment: _Moment, folder: CollectionFolder) -> None:
+    for segment in moment.segments:
+        for file in (segment, segment.index):
+            if file is None:
+                continue
+            try:
+                moment.held[file.file] = hold(folder.segments / file.file, as_segment=file is segment)
+            except OSError as e:
+                moment.missing[file.file] = os.strerror(e.errno) if e.errno else str(e)
+
+
+def _judge(moment: _Moment, name: str, report: Report) -> None:
+    assert moment.rows is not None
+    report.live = moment.state.live
+    if moment.state.dropped:
+        report.add("note", name, "it was being dropped: the next start finishes that")
+    sealed: list[Sealed] = []
+    unreadable: list[SegmentRow] = []
+    for row in moment.segments:
+        file = _judge_segment(moment, row, name, report)
+        if file is None:
+            unreadable.append(row)
+        else:
+            sealed.append(Sealed(row, file, f"{name}/segments/{row.file}"))
+        if row.index is not None:
+            _judge_index(moment, row.index, name, report)
+    for seq, file_name in moment.strange_indexes:
+        what = f"an index of segment {seq}, which is not there"
+        report.add("warning", f"{name}/segments/{file_name}", what, "it is not used")
+    where = f"{name}/catalog.db"
+    check_liveness(moment.rows, sealed, unreadable, where, report)
+    check_metadata(moment.rows, where, report)
+    check_counters(moment.rows, moment.state, moment.settings, moment.segments, where, report)
+
+
+def _judge_segment(moment: _Moment, row: SegmentRow, name: str, report: Report) -> Segment | None:
+    """The segment where its keys and ids can be believed."""
+    where = f"{name}/segments/{row.file}"
+    held = moment.held.get(row.file)
+    if held is None:
+        what = f"the segment cannot be opened ({moment.missing[row.file]}); it held {row.rows:,} rows"
+        report.add("error", where, what, RESTORE)
+        return None
+    return held.segment if check_segment(held, row, moment.settings, where, report) else None
+
+
+def _judge_index(moment: _Moment, row: IndexRow, name: str, report: Report) -> None:
+    where = f"{name}/segments/{row.file}"
+    held = moment.held.get(row.file)
+    if held is None:
+        report.add("warning", where, f"the index cannot be opened ({moment.missing[row.file]})", REBUILT)
+    else:
+        check_index(held, row, where, report)
+
+
+def _names_now(folder: CollectionFolder) -> set[str]:
+    """What the catalogue names now: beside a server, that is more than when the check of this collection began."""
+    with closing(ReadOnlyDatabase(folder.catalogue, catalogue.APPLICATION_ID)) as db, db.reading():
+        rows = db.execute("SELECT file FROM segments UNION ALL SELECT file FROM indexes")
+        return {str(row[0]) for row in rows}
+
+
+def _note_strays(folder: Path, named: set[str], where: str, report: Report) -> None:
+    for stray in sorted(set(os.listdir(folder)) - named):
+        kind = "unfinished" if stray.endswith(TMP_SUFFIX) else "named by nothing"
+        what = f"{kind}: being written by a running server, or left by a crash and swept at the next start"
+        report.add("note", f"{where}{stray}", what)
