@@ -1,0 +1,100 @@
+"""Reading a request's body: bounded while it streams, its media type checked before a byte of it is looked at."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Literal, TypeVar
+
+from starlette.types import Receive, Scope
+
+from app.api.limits import JSON_BODY_BYTES_MAX, NPY_BODY_BYTES_MAX, SMALL_BODY_BYTES
+from app.api.refusals import UnsupportedMediaType
+from app.engine.errors import Malformed, TooLarge
+
+JSON: Literal["application/json"] = "application/json"
+NPY: Literal["application/x-npy"] = "application/x-npy"
+NPZ = "application/x-npz"
+
+Media = Literal["application/json", "application/x-npy"]
+T = TypeVar("T")
+
+
+class ClientGone(Exception):
+    """The client closed the connection before its body was complete: nobody waits for an answer."""
+
+
+def header(scope: Scope, name: bytes) -> str | None:
+    """The first header of that (lower-case) name, decoded as Latin-1."""
+    for key, value in scope["headers"]:
+        if key == name:
+            return str(value.decode("latin-1"))
+    return None
+
+
+def media_type(scope: Scope, npy: bool) -> Media:
+    """The body's media type; npy: whether arrays are taken. Raises UnsupportedMediaType.
+
+    A body without a Content-Type is refused too: a web page elsewhere may send one across origins without asking,
+    and JSON that says so it may not.
+    """
+    encoding = header(scope, b"content-encoding")
+    if encoding is not None and encoding.strip().lower() != "identity":
+        raise UnsupportedMediaType(f"Content-Encoding {encoding} is not taken: send the body as it is")
+    given = header(scope, b"content-type")
+    essence, _, parameters = (given or "").partition(";")
+    essence = essence.strip().lower()
+    if essence == JSON:
+        charset = parameters.replace(" ", "").replace('"', "").lower()
+        if charset not in ("", "charset=utf-8", "charset=utf8"):
+            raise UnsupportedMediaType(f"JSON is taken in UTF-8 alone, not as {given}")
+        return JSON
+    if essence == NPY and npy:
+        return NPY
+    wanted = f"{JSON} or {NPY}" if npy else JSON
+    got = f"not {given}" if given else "and the request has none (curl: -H 'content-type: application/json')"
+    raise UnsupportedMediaType(f"Content-Type must be {wanted}, {got}")
+
+
+async def read_body(scope: Scope, receive: Receive, media: Media) -> bytes | bytearray:
+    """The whole body, counted while it streams. Raises TooLarge, Malformed (empty), ClientGone."""
+    limit = JSON_BODY_BYTES_MAX if media == JSON else NPY_BODY_BYTES_MAX
+    length = header(scope, b"content-length")
+    if length is not None and length.isdecimal() and int(length) > limit:
+        raise _too_large(media, limit)
+    message = await receive()
+    if message["type"] == "http.disconnect":
+        raise ClientGone
+    body: bytes | bytearray = message.get("body", b"")
+    if message.get("more_body", False):
+        body = await _rest(bytearray(body), receive, media, limit)
+    if len(body) > limit:
+        raise _too_large(media, limit)
+    if not body:
+        raise Malformed(f"the body is empty: send {media}")
+    return body
+
+
+async def _rest(body: bytearray, receive: Receive, media: Media, limit: int) -> bytearray:
+    more = True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        body += message.get("body", b"")
+        if len(body) > limit:
+            raise _too_large(media, limit)
+        more = message.get("more_body", False)
+    return body
+
+
+def _too_large(media: Media, limit: int) -> TooLarge:
+    advice = "split it into several requests"
+    if media == JSON:
+        advice += f", or send vectors as {NPY}, of which {NPY_BODY_BYTES_MAX >> 20} MiB are taken"
+    return TooLarge(f"the body is over the {limit >> 20} MiB that are taken as {media}: {advice}")
+
+
+async def off_loop_if_large(size: int, work: Callable[[], T]) -> T:
+    """Run work here where the body is small, in a thread where decoding it would hold up everybody else."""
+    if size <= SMALL_BODY_BYTES:
+        return work()
+    return await asyncio.to_thread(work)

@@ -1,0 +1,111 @@
+"""Answers: items and hits as JSON, arrays as `.npy` and `.npz`.
+
+Vectors go out as the shortest decimals that read back to the same float32, metadata byte for byte as it is stored.
+"""
+
+import io
+from typing import Any
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+from starlette.responses import Response
+
+from app.api.bodies import JSON, NPY, NPZ
+from app.api.limits import NPZ_ID_BYTES_MAX
+from app.api.npy import dump
+from app.api.refusals import one
+from app.engine.errors import OutOfRange
+from app.engine.types import Hits, Items, SearchAnswer
+
+_NULL = orjson.Fragment(b"null")
+
+
+def json_response(value: Any, status: int = 200) -> Response:
+    """value may hold NumPy arrays (C order, no float16) and `orjson.Fragment`."""
+    return Response(orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY), status, media_type=JSON)
+
+
+def printable(vectors: NDArray[Any]) -> NDArray[Any]:
+    """float16 as the float32 of the same value, whose shortest decimal reads back to it; C order for orjson."""
+    if vectors.dtype == np.float16:
+        vectors = vectors.astype(np.float32)
+    return np.ascontiguousarray(vectors)
+
+
+def items_value(items: Items) -> list[dict[str, Any]]:
+    """`[{"id", "metadata", "vector"}]`, of the two last what was asked for; an item without metadata says null."""
+    out: list[dict[str, Any]] = [{"id": id} for id in items.ids]
+    _attach(out, items)
+    return out
+
+
+def _hits_value(hits: Hits) -> dict[str, Any]:
+    # Iterating yields float32 scalars, which orjson prints as such; tolist() would print 0.18340000510215759.
+    out: list[dict[str, Any]] = [
+        {"id": id, "distance": distance} for id, distance in zip(hits.items.ids, hits.distances, strict=True)
+    ]
+    _attach(out, hits.items)
+    return {"hits": out}
+
+
+def _attach(out: list[dict[str, Any]], items: Items) -> None:
+    if items.vectors is not None:
+        for entry, vector in zip(out, printable(items.vectors), strict=True):
+            entry["vector"] = vector
+    if items.metadata is not None:
+        for entry, text in zip(out, items.metadata, strict=True):
+            entry["metadata"] = _NULL if text is None else orjson.Fragment(text)
+
+
+def search_value(answer: SearchAnswer, several: bool, took_s: float) -> dict[str, Any]:
+    """several: answer `results`, one entry a query, instead of the one query's `hits`."""
+    value: dict[str, Any] = (
+        {"results": [_hits_value(h) for h in answer.results]} if several else _hits_value(answer.results[0])
+    )
+    value["exact"] = answer.exact
+    value["expected_recall"] = answer.expected_recall
+    value["calibrated_on"] = answer.calibrated_on
+    value["took_ms"] = round(took_s * 1e3, 3)
+    return value
+
+
+def npy_response(array: NDArray[Any]) -> Response:
+    return Response(dump(array), media_type=NPY)
+
+
+def npz_response(answer: SearchAnswer, k: int) -> Response:
+    """`ids` (q, k) int64 with -1, or fixed-width bytes with b"", and `distances` (q, k) float32 with +inf.
+
+    Raises OutOfRange where a string id is too long for the array.
+    """
+    ids, distances = hit_arrays(answer, k)
+    out = io.BytesIO()
+    np.savez(out, ids=ids, distances=distances)
+    return Response(out.getvalue(), media_type=NPZ)
+
+
+def hit_arrays(answer: SearchAnswer, k: int) -> tuple[NDArray[Any], NDArray[np.float32]]:
+    """The arrays of `npz_response`; a query with fewer than k hits fills its row up."""
+    shape = (len(answer.results), k)
+    distances = np.full(shape, np.inf, dtype=np.float32)
+    for row, hits in enumerate(answer.results):
+        distances[row, : len(hits.distances)] = hits.distances
+    if any(hits.items.ids and isinstance(hits.items.ids[0], str) for hits in answer.results):
+        return _str_ids(answer, shape), distances
+    ids = np.full(shape, -1, dtype=np.int64)
+    for row, hits in enumerate(answer.results):
+        ids[row, : len(hits.items.ids)] = hits.items.ids
+    return ids, distances
+
+
+def _str_ids(answer: SearchAnswer, shape: tuple[int, int]) -> NDArray[np.bytes_]:
+    encoded = [[id.encode("utf-8") for id in hits.items.ids] for hits in answer.results]
+    width = max((len(id) for row in encoded for id in row), default=1)
+    if width > NPZ_ID_BYTES_MAX:
+        message = f"an id of {width} bytes was found, the arrays take up to {NPZ_ID_BYTES_MAX}: ask for JSON instead"
+        raise one(OutOfRange, "ids", message)
+    ids = np.full(shape, b"", dtype=f"S{width}")
+    for row, found in enumerate(encoded):
+        ids[row, : len(found)] = found
+    return ids

@@ -1,0 +1,72 @@
+"""The examples of the OpenAPI. In the order of a first visit each works as it stands; a test sends them so."""
+
+from typing import Any
+
+COLLECTION = "colours"
+ID = 1
+
+CREATE: dict[str, Any] = {"dimension": 3, "metric": "l2", "id_type": "int"}
+INDEX: dict[str, Any] = {"kind": "hnsw", "m": 16, "ef_construction": 100}
+RECALL: dict[str, Any] = {"recall": 0.95}
+
+DESCRIBED: dict[str, Any] = {
+    "name": COLLECTION,
+    "dimension": 3,
+    "metric": "l2",
+    "dtype": "float32",
+    "id_type": "int",
+    "recall": 0.95,
+    "count": 3,
+    "bytes": 36864,
+    "segments": 1,
+    "index": {
+        "state": "ready",
+        "reason": None,
+        "kind": "flat",
+        "indexed": 3,
+        "pending": 0,
+        "progress": None,
+        "eta_s": None,
+    },
+}
+
+ADD: dict[str, Any] = {
+    "items": [
+        {"id": 1, "vector": [1, 0, 0], "metadata": {"name": "red"}},
+        {"id": 2, "vector": [0, 1, 0], "metadata": {"name": "green"}},
+        {"id": 3, "vector": [0, 0, 1], "metadata": {"name": "blue"}},
+    ]
+}
+ADD_COLUMNS: dict[str, Any] = {
+    "ids": [4, 5],
+    "vectors": [[1, 1, 0], [0, 1, 1]],
+    "metadata": [{"name": "yellow"}, {"name": "cyan"}],
+}
+ADD_WITHOUT_IDS: dict[str, Any] = {"vectors": [[1, 0, 1]]}
+UPSERT: dict[str, Any] = {"items": [{"id": 1, "vector": [0.9, 0.1, 0], "metadata": {"name": "red", "warm": True}}]}
+
+ITEM: dict[str, Any] = {"id": 1, "vector": [0.9, 0.1, 0.0], "metadata": {"name": "red", "warm": True}}
+FETCH: dict[str, Any] = {"ids": [1, 99], "include": ["metadata", "vector"]}
+FETCHED: dict[str, Any] = {"items": [ITEM], "missing": [99]}
+LIST: dict[str, Any] = {"limit": 2, "include": ["metadata"]}
+LISTED: dict[str, Any] = {
+    "items": [{"id": 2, "metadata": {"name": "green"}}, {"id": 3, "metadata": {"name": "blue"}}],
+    "next": "3",
+}
+PATCH: dict[str, Any] = {"metadata": {"warm": None, "hue": 0}}
+
+SEARCH: dict[str, Any] = {"vector": [0.8, 0.2, 0], "k": 2}
+SEARCH_SEVERAL: dict[str, Any] = {"vectors": [[1, 0, 0], [0, 0, 1]], "k": 1, "exact": True, "include": []}
+SEARCH_ID: dict[str, Any] = {"id": 1, "k": 2, "max_distance": 1.5}
+FOUND: dict[str, Any] = {
+    "hits": [
+        {"id": 1, "distance": 0.14142136, "metadata": {"name": "red", "warm": True}},
+        {"id": 4, "distance": 0.82462114, "metadata": {"name": "yellow"}},
+    ],
+    "exact": True,
+    "expected_recall": None,
+    "calibrated_on": None,
+    "took_ms": 0.21,
+}
+DELETE: dict[str, Any] = {"ids": [4, 5]}
+DELETE_ALL: dict[str, Any] = {"filter": {}, "all": True, "dry_run": True}

@@ -1,0 +1,101 @@
+"""The `.npy` format, read from an untrusted client: numbers alone, never a pickle, no allocation that it asks for."""
+
+import ast
+import io
+import re
+from typing import Any
+
+import numpy as np
+from numpy.lib import format as npy_format
+from numpy.typing import NDArray
+
+from app.api.refusals import one
+from app.engine.errors import Invalid, Malformed
+
+HEADER_BYTES_MAX = 10_000
+"""NumPy's own bound. An honest header of a matrix has 118 bytes; parsing Python literals is not linear."""
+
+_FLOAT = re.compile(r"[<>]f[248]")
+_LENGTH_BYTES = {(1, 0): 2, (2, 0): 4, (3, 0): 4}
+
+
+def parse(body: bytes | bytearray) -> NDArray[Any]:
+    """A (n, d) matrix, or (d,) where the array has one dimension, in float16, 32 or 64 as sent.
+
+    In native byte order and C order; read-only where it is the body's own memory. Raises Malformed (no .npy, size
+    and header disagree, pickled objects) and Invalid (numbers of another type, other than 1 or 2 dimensions, empty).
+    """
+    dtype, fortran, shape, start = _header(body)
+    count = 1
+    for extent in shape:
+        count *= extent
+    if len(body) - start != count * dtype.itemsize:
+        raise Malformed(
+            f".npy: the header says {' x '.join(map(str, shape))} numbers of {dtype.itemsize} bytes, "
+            f"the body holds {len(body) - start} bytes of them"
+        )
+    if count == 0:
+        raise one(Invalid, "shape", f"{shape} holds no vector")
+    flat = np.frombuffer(body, dtype=dtype, count=count, offset=start)
+    array = flat.reshape(shape, order="F" if fortran else "C")
+    # Everything after this reads rows: one conversion here, off the event loop, where the body is not that already.
+    return np.require(array, dtype=dtype.newbyteorder("="), requirements=("C", "A"))
+
+
+def matrix(body: bytes | bytearray) -> NDArray[Any]:
+    """The same as (n, d): an array of one dimension is one row."""
+    array = parse(body)
+    return array.reshape(1, -1) if array.ndim == 1 else array
+
+
+def dump(array: NDArray[Any]) -> bytes:
+    """The array as a `.npy` file."""
+    out = io.BytesIO()
+    npy_format.write_array(out, np.ascontiguousarray(array), allow_pickle=False)
+    return out.getvalue()
+
+
+def _header(body: bytes | bytearray) -> tuple[np.dtype[Any], bool, tuple[int, ...], int]:
+    if bytes(body[:6]) != npy_format.MAGIC_PREFIX:
+        raise Malformed(".npy: the body does not begin as a .npy file does (numpy.save writes one)")
+    width = _LENGTH_BYTES.get(tuple(body[6:8]))  # type: ignore[arg-type]
+    if width is None or len(body) < 8 + width:
+        raise Malformed(".npy: the version is none of 1.0, 2.0 and 3.0")
+    length = int.from_bytes(body[8 : 8 + width], "little")
+    start = 8 + width + length
+    if length > HEADER_BYTES_MAX or start > len(body):
+        raise Malformed(f".npy: the header says it has {length} bytes")
+    fields = _literal(bytes(body[8 + width : start]))
+    if not isinstance(fields, dict) or fields.keys() != {"descr", "fortran_order", "shape"}:
+        raise Malformed(".npy: the header must hold descr, fortran_order and shape")
+    descr, fortran, shape = fields["descr"], fields["fortran_order"], fields["shape"]
+    if not isinstance(fortran, bool):
+        raise Malformed(".npy: fortran_order must be True or False")
+    if not isinstance(shape, tuple) or not all(type(extent) is int and extent >= 0 for extent in shape):
+        raise Malformed(".npy: shape must be a tuple of sizes")
+    return _dtype(descr), fortran, _rank(shape), start
+
+
+def _literal(text: bytes) -> Any:
+    # An escape in a string could warn, and no honest header has one.
+    if b"\\" in text or b"\0" in text:
+        raise Malformed(".npy: the header cannot be read")
+    try:
+        return ast.literal_eval(text.decode("utf-8").strip())
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        raise Malformed(".npy: the header cannot be read") from None
+
+
+def _dtype(descr: object) -> np.dtype[Any]:
+    if isinstance(descr, str) and _FLOAT.fullmatch(descr):
+        return np.dtype(descr)
+    if isinstance(descr, str) and "O" in descr:
+        raise Malformed(".npy: it holds pickled Python objects, which are never read: save an array of floats")
+    shown = descr if isinstance(descr, str) and len(descr) < 40 else "a structure"
+    raise one(Invalid, "dtype", f"must be float16, float32 or float64, not {shown} (array.astype('float32'))")
+
+
+def _rank(shape: tuple[int, ...]) -> tuple[int, ...]:
+    if len(shape) not in (1, 2):
+        raise one(Invalid, "shape", f"must be (n, d) or (d,), the array has {len(shape)} dimensions")
+    return shape

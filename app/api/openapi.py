@@ -1,0 +1,149 @@
+"""One OpenAPI for both kinds of route: FastAPI describes its own, this adds the hot ones and the problems."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from app.api import examples
+from app.api.bodies import JSON, NPY
+from app.api.problems import MEDIA_TYPE, TABLE
+from app.api.resource import Operation, Resource
+
+_REF = "#/components/schemas/{name}"
+Json = dict[str, Any]
+Responses = dict[int | str, Json]
+
+PROBLEM_SCHEMA: Json = {
+    "type": "object",
+    "description": "RFC 9457. `instance` is the request id; `errors` names places, 100 at most of `error_count`.",
+    "required": ["type", "title", "status", "detail", "instance"],
+    "properties": {
+        "type": {"type": "string", "examples": ["/problems/id-exists"]},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "detail": {"type": "string"},
+        "instance": {"type": "string"},
+        "errors": {
+            "type": "array",
+            "maxItems": 100,
+            "items": {
+                "type": "object",
+                "required": ["where", "message"],
+                "properties": {"where": {"type": "string"}, "message": {"type": "string"}},
+            },
+        },
+        "error_count": {"type": "integer"},
+    },
+}
+
+
+def answer(status: int, example: Any, description: str = "Success", *further: str) -> Responses:
+    """The success answer of an operation; further: other media types it can be asked for."""
+    if example is None:
+        return {status: {"description": "Done; no body"}}
+    content: Json = {JSON: {"schema": {"type": "object"}, "example": example}}
+    content |= {media: {"schema": {"type": "string", "format": "binary"}} for media in further}
+    return {status: {"description": description, "content": content}}
+
+
+def problems(*codes: str) -> Responses:
+    """The problem answers of an operation, by status; every operation can also answer 500 and (by its path) 422."""
+    by_status: dict[int, list[str]] = {}
+    for code in (*codes, "internal-error"):
+        by_status.setdefault(TABLE[code].status, []).append(code)
+    return {status: _problem(status, listed) for status, listed in sorted(by_status.items())}
+
+
+def _problem(status: int, codes: list[str]) -> Json:
+    shown = {code: {"value": _example(status, code)} for code in codes}
+    schema = {"$ref": "#/components/schemas/Problem"}
+    return {
+        "description": "; ".join(f"{TABLE[code].title} (`{code}`)" for code in codes),
+        "content": {MEDIA_TYPE: {"schema": schema, "examples": shown}},
+    }
+
+
+def _example(status: int, code: str) -> Json:
+    detail = TABLE[code].explanation
+    return {
+        "type": f"/problems/{code}",
+        "title": TABLE[code].title,
+        "status": status,
+        "detail": detail,
+        "instance": "5f0c2b8e4a91d7c3",
+    }
+
+
+def document(app: FastAPI, resources: Iterable[Resource]) -> Json:
+    """The whole OpenAPI document."""
+    spec = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+    operations = [(r.path_format, o) for r in resources for o in r.operations.values()]
+    structs = [s for _, o in operations for s in (o.body, o.query) if s is not None]
+    _, components = msgspec.json.schema_components(structs, ref_template=_REF)
+    schemas = spec.setdefault("components", {}).setdefault("schemas", {})
+    schemas["Problem"] = PROBLEM_SCHEMA
+    schemas.update(components)
+    for path, operation in operations:
+        spec["paths"].setdefault(path, {})[operation.method.lower()] = _operation(path, operation, components)
+    return spec
+
+
+def _operation(path: str, operation: Operation, components: Json) -> Json:
+    described: Json = {
+        "operationId": operation.name,
+        "summary": operation.summary,
+        "tags": [operation.tag],
+        "parameters": _parameters(path, operation, components),
+        "responses": {
+            str(status): response
+            for status, response in (
+                answer(operation.status, operation.answer, "Success", *operation.answers)
+                | problems(*operation.problems)
+            ).items()
+        },
+    }
+    if operation.description:
+        described["description"] = operation.description
+    if operation.body is not None:
+        described["requestBody"] = {"required": True, "content": _content(operation)}
+    return described
+
+
+def _content(operation: Operation) -> Json:
+    assert operation.body is not None and operation.examples is not None
+    content: Json = {
+        JSON: {
+            "schema": {"$ref": _REF.format(name=operation.body.__name__)},
+            "examples": {name: {"value": value} for name, value in operation.examples.items()},
+        }
+    }
+    if operation.npy:
+        content[NPY] = {"schema": {"type": "string", "format": "binary"}}
+    return content
+
+
+def _parameters(path: str, operation: Operation, components: Json) -> list[Json]:
+    parameters = [_path_parameter("collection", "the collection's name", examples.COLLECTION)]
+    if "{id}" in path:
+        parameters.append(_path_parameter("id", "the item's id, percent-encoded where it must be", str(examples.ID)))
+    if operation.query is not None:
+        for name, schema in components[operation.query.__name__]["properties"].items():
+            parameter = {"name": name, "in": "query", "required": False, "schema": schema}
+            if schema.get("type") == "array":
+                parameter |= {"style": "form", "explode": False}
+            parameters.append(parameter)
+    return parameters
+
+
+def _path_parameter(name: str, description: str, example: str) -> Json:
+    return {
+        "name": name,
+        "in": "path",
+        "required": True,
+        "description": description,
+        "schema": {"type": "string"},
+        "example": example,
+    }

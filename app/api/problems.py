@@ -1,0 +1,241 @@
+"""The one error table: every refusal becomes RFC 9457 problem JSON here and nowhere else."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from app.api.refusals import MethodNotAllowed, RouteNotFound, UnknownField
+from app.engine.errors import MAX_FAULTS, Fault, Invalid, Malformed, Refused, Unavailable
+
+log = logging.getLogger("seedvec.api")
+
+MEDIA_TYPE = "application/problem+json"
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One row of the table; `explanation` is served at `/problems/<code>`."""
+
+    status: int
+    title: str
+    explanation: str
+
+
+STORED_NOTHING = "Nothing of the request was stored."
+
+TABLE: dict[str, Kind] = {
+    "malformed-body": Kind(
+        400,
+        "The body cannot be read",
+        "It is empty, cut off, no JSON (NaN and Infinity are no JSON), or no .npy array of numbers. " + STORED_NOTHING,
+    ),
+    "not-found": Kind(404, "There is no such route", "See /docs for the routes that exist."),
+    "collection-not-found": Kind(
+        404, "There is no such collection", "GET /v1/collections lists them; PUT /v1/collections/{name} creates one."
+    ),
+    "id-not-found": Kind(404, "There is no such item", "The collection holds no item under this id (any more)."),
+    "method-not-allowed": Kind(405, "The route does not take this method", "The Allow header names those it takes."),
+    "conflict": Kind(409, "The request conflicts with what is there", STORED_NOTHING),
+    "id-exists": Kind(
+        409,
+        "An id exists already",
+        "Add (POST) never replaces: an id that is in the collection, or twice in the body, refuses the whole request. "
+        "Upsert (PUT) replaces. " + STORED_NOTHING,
+    ),
+    "settings-differ": Kind(
+        409,
+        "The collection exists with other settings",
+        "Creating is idempotent only where every field given agrees. The collection is left as it was.",
+    ),
+    "too-large": Kind(
+        413, "The request is too large", "GET /v1 shows the limits. Split it into several requests. " + STORED_NOTHING
+    ),
+    "unsupported-media-type": Kind(
+        415,
+        "The body has a media type that is not taken here",
+        "Send Content-Type: application/json, or application/x-npy where the route takes arrays, and no "
+        "Content-Encoding.",
+    ),
+    "invalid-request": Kind(
+        422, "The request is not acceptable", "It was read, but a value in it is not allowed. " + STORED_NOTHING
+    ),
+    "unknown-field": Kind(
+        422,
+        "The request has a field or parameter that is not known",
+        "Unknown fields are refused rather than ignored, so that a misspelt one cannot go unnoticed. " + STORED_NOTHING,
+    ),
+    "dimension-mismatch": Kind(
+        422,
+        "A vector has the wrong number of dimensions",
+        "Every vector has exactly the collection's dimension. " + STORED_NOTHING,
+    ),
+    "not-finite": Kind(
+        422,
+        "A number is not finite",
+        "NaN and infinities are refused, and so is what becomes one in the collection's dtype: 1e39 is no float32, "
+        "70000 no float16. " + STORED_NOTHING,
+    ),
+    "zero-vector": Kind(
+        422,
+        "A vector has no direction",
+        "Under cosine the norm must not vanish, after conversion to the collection's dtype (1e-8 is 0 in float16). "
+        + STORED_NOTHING,
+    ),
+    "id-type-mismatch": Kind(
+        422,
+        "An id has the wrong type",
+        "A collection has ids of one type: int or str, given at creation as id_type or fixed by the first write. "
+        + STORED_NOTHING,
+    ),
+    "invalid-metadata": Kind(
+        422,
+        "Metadata is not acceptable",
+        "Metadata is a JSON object of at most 64 KiB and 16 levels; no key contains '.' or starts with '$'. "
+        + STORED_NOTHING,
+    ),
+    "out-of-range": Kind(422, "A value is out of its range", "GET /v1 shows the limits. " + STORED_NOTHING),
+    "idempotency-mismatch": Kind(
+        422,
+        "The Idempotency-Key was used for another request",
+        "Within 24 hours a key belongs to one request: the same operation with the same body. Take a new key.",
+    ),
+    "too-many-pending": Kind(
+        429, "Too many writes are pending", "The collection is sealing what was written. Try again after Retry-After."
+    ),
+    "internal-error": Kind(
+        500,
+        "The server made a mistake",
+        "The instance names this request in the server's log, which holds the rest. Please report it.",
+    ),
+    "unavailable": Kind(503, "The server cannot do this now", "Try again after Retry-After."),
+    "not-ready": Kind(503, "The server is not ready", "The detail names what is closed."),
+    "collection-closed": Kind(
+        503,
+        "The collection is closed",
+        "Its files are damaged or missing. The detail says what was found; `seedvec check` says more.",
+    ),
+    "outcome-unknown": Kind(
+        503,
+        "Whether the write happened is not known",
+        "The disk refused to confirm it: it may or may not be stored. Look before writing again, or repeat it with the "
+        "same Idempotency-Key.",
+    ),
+    "disk-full": Kind(507, "The disk is full", STORED_NOTHING + " Free space, then try again."),
+}
+
+
+def code_of(refused: Refused) -> str:
+    """The refusal's code, or that of its nearest base that the table knows: a new subclass is never a 500."""
+    for base in type(refused).__mro__:
+        code = getattr(base, "code", None)
+        if code in TABLE:
+            return str(code)
+    return "invalid-request"
+
+
+def _dump(code: str, detail: str, instance: str, faults: tuple[Fault, ...] = (), fault_count: int = 0) -> bytes:
+    kind = TABLE[code]
+    problem: dict[str, Any] = {
+        "type": f"/problems/{code}",
+        "title": kind.title,
+        "status": kind.status,
+        "detail": detail,
+        "instance": instance,
+    }
+    if faults:
+        problem["errors"] = [{"where": f.where, "message": f.message} for f in faults[:MAX_FAULTS]]
+        problem["error_count"] = fault_count
+    try:
+        return orjson.dumps(problem)
+    except orjson.JSONEncodeError:
+        # A client's own text may hold what is no UTF-8 (lone surrogates from a percent-decoded path).
+        problem["detail"] = problem["title"]
+        problem.pop("errors", None)
+        return orjson.dumps(problem)
+
+
+def refusal_response(refused: Refused, instance: str) -> Response:
+    """The problem answer of one refusal; instance: the request id."""
+    code = code_of(refused)
+    headers: dict[str, str] = {}
+    if isinstance(refused, Unavailable) and refused.retry_after_s is not None:
+        headers["retry-after"] = str(refused.retry_after_s)
+    if isinstance(refused, MethodNotAllowed):
+        headers["allow"] = refused.allow
+    body = _dump(code, refused.detail, instance, refused.faults, refused.fault_count)
+    return Response(body, TABLE[code].status, headers, MEDIA_TYPE)
+
+
+def unexpected_response(error: Exception, instance: str) -> Response:
+    """500: the client gets the id alone, the log gets the stack under that id."""
+    log.error("request %s failed", instance, exc_info=error)
+    detail = f"an unexpected error; the server's log has it under the request id {instance}"
+    return Response(_dump("internal-error", detail, instance), 500, media_type=MEDIA_TYPE)
+
+
+def request_id(scope: Mapping[str, Any]) -> str:
+    """The id that `RequestIds` gave the request."""
+    return str(scope.get("request_id", ""))
+
+
+def _where(location: tuple[Any, ...]) -> str:
+    text = ""
+    for part in location[1:] if location and location[0] in ("body", "query", "path", "header") else location:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}"
+    return text.lstrip(".") or "body"
+
+
+def from_pydantic(error: RequestValidationError) -> Refused:
+    """A typed route's validation errors in our words: places as `index.m`, unknown fields under their own code."""
+    faults: list[Fault] = []
+    unknown = False
+    for entry in error.errors():
+        if entry["type"] == "json_invalid":
+            return Malformed(f"the body is no JSON: {entry['msg']}")
+        unknown = unknown or entry["type"] == "extra_forbidden"
+        message = "unknown field" if entry["type"] == "extra_forbidden" else str(entry["msg"])
+        faults.append(Fault(_where(tuple(entry["loc"])), message))
+    detail = "; ".join(f"{f.where}: {f.message}" for f in faults[:5])
+    return (UnknownField if unknown else Invalid)(detail, faults)
+
+
+async def on_refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, Refused)
+    return refusal_response(error, request_id(request.scope))
+
+
+async def on_validation(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    return refusal_response(from_pydantic(error), request_id(request.scope))
+
+
+def _allowed(request: Request) -> str:
+    scope = dict(request.scope)
+    allowed = []
+    for method in ("GET", "PUT", "POST", "PATCH", "DELETE"):
+        scope["method"] = method
+        if any(route.matches(scope)[0].name == "FULL" for route in request.app.router.routes):
+            allowed.append(method)
+    return ", ".join(allowed)
+
+
+async def on_http_exception(request: Request, error: Exception) -> Response:
+    """What the framework itself refuses: no route, no such method; anything else it might raise keeps its status."""
+    assert isinstance(error, HTTPException)
+    path = request.url.path
+    if error.status_code == 404:
+        return refusal_response(RouteNotFound(f"there is no route {path}: see /docs"), request_id(request.scope))
+    if error.status_code == 405:
+        allow = _allowed(request)
+        detail = f"{path} takes {allow}, not {request.method}"
+        return refusal_response(MethodNotAllowed(detail, allow), request_id(request.scope))
+    if error.status_code < 500:
+        return refusal_response(Malformed(str(error.detail)), request_id(request.scope))
+    return unexpected_response(error, request_id(request.scope))

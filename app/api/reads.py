@@ -1,0 +1,136 @@
+"""Fetch one and many, and walk a collection."""
+
+import asyncio
+from collections.abc import Callable
+from typing import TypeVar
+
+from msgspec.json import Decoder
+from starlette.responses import Response
+
+from app.api import examples, writes
+from app.api.bodies import NPY, off_loop_if_large
+from app.api.encode import items_value, json_response, npy_response
+from app.api.ids import check_id_count, check_ids, shown
+from app.api.json_in import decode
+from app.api.resource import Call, Operation, Resource
+from app.api.schemas import FetchBody, ListBody
+from app.engine.errors import IdNotFound
+from app.engine.types import Engine, Items
+
+T = TypeVar("T")
+
+_FETCH = Decoder(FetchBody)
+_LIST = Decoder(ListBody)
+_NUMBERS_INLINE = 100_000
+"""Vector components (or 100 items) that are printed on the event loop: about a millisecond."""
+_ITEMS_INLINE = 1_000
+
+
+def resources(engine: Engine) -> list[Resource]:
+    """`{id}` comes last: it may hold slashes, and `fetch`, `list` and `delete` are its neighbours."""
+    return [
+        Resource(engine, "/v1/collections/{collection}/vectors/fetch", [FETCH]),
+        Resource(engine, "/v1/collections/{collection}/vectors", [writes.ADD, writes.UPSERT, LIST_QUERY]),
+        Resource(engine, "/v1/collections/{collection}/vectors/list", [LIST_BODY]),
+        *writes.resources(engine),
+        Resource(engine, "/v1/collections/{collection}/vectors/{id}", [GET_ONE, writes.PATCH, writes.DELETE_ONE]),
+    ]
+
+
+async def get_one(call: Call) -> Response:
+    call.no_query()
+    id = call.id()
+    bare = call.accepts(NPY)
+    include = frozenset({"vector"}) if bare else frozenset({"vector", "metadata"})
+    items, missing = await call.engine.fetch(call.name, [id], include)
+    if missing:
+        raise IdNotFound(f"there is no item {shown(id) if isinstance(id, str) else id}")
+    if bare and items.vectors is not None:
+        return npy_response(items.vectors[0])
+    return json_response(items_value(items)[0])
+
+
+async def fetch(call: Call) -> Response:
+    call.no_query()
+    settings = call.settings()
+    _, body = await call.body()
+    given = await off_loop_if_large(len(body), lambda: decode(_FETCH, body))
+    check_id_count(len(given.ids))
+    check_ids(given.ids, settings.id_type, "ids[{}]")
+    items, missing = await call.engine.fetch(call.name, given.ids, frozenset(given.include))
+    return await _large(items, lambda: json_response({"items": items_value(items), "missing": missing}))
+
+
+async def list_query(call: Call) -> Response:
+    return await _list(call, call.query(ListBody))
+
+
+async def list_body(call: Call) -> Response:
+    call.no_query()
+    call.settings()
+    _, body = await call.body()
+    return await _list(call, decode(_LIST, body))
+
+
+async def _list(call: Call, given: ListBody) -> Response:
+    page = await call.engine.list(call.name, given.limit, given.cursor, frozenset(given.include))
+    return await _large(page.items, lambda: json_response({"items": items_value(page.items), "next": page.next}))
+
+
+async def _large(items: Items, build: Callable[[], Response]) -> Response:
+    numbers = 0 if items.vectors is None else items.vectors.size
+    if len(items.ids) > _ITEMS_INLINE or numbers > _NUMBERS_INLINE:
+        return await asyncio.to_thread(build)
+    return build()
+
+
+_PROBLEMS = ("collection-not-found", "id-type-mismatch", "out-of-range", "unknown-field", "collection-closed")
+_BODY_PROBLEMS = (*_PROBLEMS, "malformed-body", "too-large", "unsupported-media-type", "invalid-request")
+
+GET_ONE = Operation(
+    "GET",
+    "get_item",
+    "Get an item",
+    get_one,
+    200,
+    examples.ITEM,
+    (*_PROBLEMS, "id-not-found"),
+    answers=(NPY,),
+    description="The id is taken from the raw path and percent-decoded once: `a/b` and `a%2Fb` are the same id. With "
+    "`Accept: application/x-npy` the bare vector in the collection's dtype.",
+)
+FETCH = Operation(
+    "POST",
+    "fetch",
+    "Get many items",
+    fetch,
+    200,
+    examples.FETCHED,
+    _BODY_PROBLEMS,
+    FetchBody,
+    {"two ids": examples.FETCH},
+    description="Items in the order asked; `missing` names the ids that are not there.",
+)
+LIST_QUERY = Operation(
+    "GET",
+    "list",
+    "Walk a collection",
+    list_query,
+    200,
+    examples.LISTED,
+    (*_PROBLEMS, "invalid-request"),
+    query=ListBody,
+    description="In key order. An item that is not touched meanwhile appears exactly once; an upserted one may appear "
+    "again. `next` is the cursor of the next page, null after the last.",
+)
+LIST_BODY = Operation(
+    "POST",
+    "list_body",
+    "Walk a collection (parameters in the body)",
+    list_body,
+    200,
+    examples.LISTED,
+    _BODY_PROBLEMS,
+    ListBody,
+    {"first page": examples.LIST},
+)

@@ -1,0 +1,45 @@
+"""Gives every request an id, and turns what nobody expected into a 500 that shows only that id."""
+
+import os
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.api.limits import REQUEST_ID
+from app.api.problems import unexpected_response
+
+
+class RequestIds:
+    """Outermost middleware. A client's `X-Request-ID` is kept where its characters are harmless in a log."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        request_id = _given(scope) or os.urandom(8).hex()
+        scope["request_id"] = request_id
+        header = (b"x-request-id", request_id.encode("ascii"))
+        started = False
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                message["headers"] = [*message.get("headers", ()), header]
+            await send(message)
+
+        try:
+            await self.app(scope, receive, send_with_id)
+        except Exception as error:
+            if started:  # half an answer is out: only closing the connection tells the client
+                raise
+            await unexpected_response(error, request_id)(scope, receive, send_with_id)
+
+
+def _given(scope: Scope) -> str | None:
+    for name, value in scope["headers"]:
+        if name == b"x-request-id":
+            return value.decode("ascii") if REQUEST_ID.fullmatch(value) else None
+    return None

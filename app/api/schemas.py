@@ -1,0 +1,99 @@
+"""The bodies and query strings of the hot routes, as msgspec structs: decoding checks them, the OpenAPI shows them.
+
+UNSET is "not given": null stands for itself and is refused where a value is wanted.
+"""
+
+from typing import Annotated, Literal
+
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType, field
+
+from app.api.limits import K_DEFAULT, K_MAX, K_MIN, LIST_DEFAULT, LIST_MAX, LIST_MIN
+from app.engine.types import Id
+
+Field = Literal["metadata", "vector"]
+Vector = list[float]
+K = Annotated[int, Meta(ge=K_MIN, le=K_MAX, description="how many neighbours")]
+Limit = Annotated[int, Meta(ge=LIST_MIN, le=LIST_MAX, description="items of one page")]
+FirstId = Annotated[int, Meta(ge=0, description="id of the first row; the rows after it count on from there")]
+MaxDistance = Annotated[float, Meta(description="hits farther than this are left out")]
+
+
+def _both() -> list[Field]:
+    return ["metadata", "vector"]
+
+
+def _metadata() -> list[Field]:
+    return ["metadata"]
+
+
+class Item(Struct, forbid_unknown_fields=True):
+    vector: Vector
+    id: Id | UnsetType = UNSET
+    metadata: Raw | UnsetType = UNSET
+
+
+class WriteBody(Struct, forbid_unknown_fields=True):
+    """Exactly one of `items` and `vectors`; `ids` and `metadata` go with `vectors`."""
+
+    items: list[Item] | UnsetType = UNSET
+    vectors: list[Vector] | UnsetType = UNSET
+    ids: list[Id] | UnsetType = UNSET
+    metadata: list[Raw] | UnsetType = UNSET
+
+
+class WriteQuery(Struct, forbid_unknown_fields=True):
+    first_id: FirstId | UnsetType = UNSET
+
+
+class SearchBody(Struct, forbid_unknown_fields=True):
+    """Exactly one of `vector`, `vectors` and `id`."""
+
+    vector: Vector | UnsetType = UNSET
+    vectors: list[Vector] | UnsetType = UNSET
+    id: Id | UnsetType = UNSET
+    k: K = K_DEFAULT
+    exact: bool = False
+    max_distance: MaxDistance | UnsetType = UNSET
+    include: list[Field] | UnsetType = UNSET
+
+
+class SearchQuery(Struct, forbid_unknown_fields=True):
+    k: K = K_DEFAULT
+    exact: bool = False
+    max_distance: MaxDistance | UnsetType = UNSET
+    include: list[Field] | UnsetType = UNSET
+
+
+class FetchBody(Struct, forbid_unknown_fields=True):
+    ids: list[Id]
+    include: list[Field] = field(default_factory=_both)
+
+
+class ListBody(Struct, forbid_unknown_fields=True):
+    limit: Limit = LIST_DEFAULT
+    cursor: str | None = None
+    include: list[Field] = field(default_factory=_metadata)
+
+
+class NoFilter(Struct, forbid_unknown_fields=True):
+    """`{}`: the filter that every item matches, the only one there is so far."""
+
+
+class DeleteBody(Struct, forbid_unknown_fields=True):
+    """Exactly one of `ids` and `filter`; the empty filter deletes everything and wants `all`."""
+
+    ids: list[Id] | UnsetType = UNSET
+    filter: NoFilter | UnsetType = UNSET
+    all: bool = False
+    dry_run: bool = False
+
+
+class PatchBody(Struct, forbid_unknown_fields=True):
+    """At least one of them. `metadata` is merged by RFC 7396: null removes a field."""
+
+    metadata: Raw | UnsetType = UNSET
+    vector: Vector | UnsetType = UNSET
+
+
+class NoQuery(Struct, forbid_unknown_fields=True):
+    """No query parameter is known."""

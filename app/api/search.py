@@ -1,0 +1,210 @@
+"""Search by vector, by vectors and by id, and the neighbours of an item."""
+
+import asyncio
+import re
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from msgspec import UNSET, UnsetType
+from msgspec.json import Decoder
+from numpy.typing import NDArray
+from starlette.responses import Response
+
+from app.api import examples, npy
+from app.api.bodies import NPY, NPZ, Media, off_loop_if_large
+from app.api.encode import json_response, npz_response, search_value
+from app.api.ids import check_ids
+from app.api.json_in import decode
+from app.api.limits import QUERIES_JSON_MAX, QUERIES_MAX, QUERY_HITS_MAX
+from app.api.refusals import one
+from app.api.resource import Call, Operation, Resource
+from app.api.schemas import SearchBody, SearchQuery
+from app.api.vectors_in import check_columns, matrix
+from app.engine.errors import Fault, Invalid, OutOfRange
+from app.engine.types import CollectionSettings, Engine, Id, Include, SearchAnswer
+
+_SEARCH = Decoder(SearchBody)
+_ROW = re.compile(r"vector(?:s\[(\d+)\])?")
+_METADATA: Include = frozenset({"metadata"})
+_HITS_INLINE = 1_000
+"""Hits that are printed on the event loop: about a millisecond."""
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """A decoded search: of queries (q, d), or of a stored item.
+
+    several: answer `results` instead of `hits`; place: how an error names query i.
+    """
+
+    queries: NDArray[Any] | None
+    id: Id | None
+    k: int
+    exact: bool
+    max_distance: float | None
+    include: Include | None
+    several: bool
+    place: str = "vector"
+
+
+def resources(engine: Engine) -> list[Resource]:
+    return [
+        Resource(engine, "/v1/collections/{collection}/search", [SEARCH]),
+        Resource(engine, "/v1/collections/{collection}/neighbors/{id}", [NEIGHBORS]),
+    ]
+
+
+async def search(call: Call) -> Response:
+    settings = call.settings()
+    query = call.query(SearchQuery) if call.scope["query_string"] else None
+    media, body = await call.body(npy=True)
+    given = await off_loop_if_large(len(body), lambda: parse(media, body, query, settings))
+    return await _answer(call, given)
+
+
+async def neighbors(call: Call) -> Response:
+    query = call.query(SearchQuery)
+    return await _answer(call, _made(query, None, call.id(), False))
+
+
+def parse(media: Media, body: bytes | bytearray, query: SearchQuery | None, settings: CollectionSettings) -> Search:
+    """query: the query string, which a `.npy` body has its parameters in and a JSON body must not have.
+
+    Raises Malformed and Invalid's family.
+    """
+    if media == NPY:
+        return _parse_npy(body, query or SearchQuery(), settings)
+    if query is not None:
+        raise one(Invalid, "query", "query parameters go with .npy bodies: a JSON body holds them itself")
+    given = decode(_SEARCH, body)
+    if (given.vector is not UNSET) + (given.vectors is not UNSET) + (given.id is not UNSET) != 1:
+        raise one(Invalid, "vector", "give exactly one of vector, vectors and id")
+    if given.vector is not UNSET:
+        return _made(given, matrix((given.vector,), settings.dimension, "vector"), None, False)
+    if given.id is not UNSET:
+        check_ids([given.id], settings.id_type, "id")
+        return _made(given, None, given.id, False)
+    assert given.vectors is not UNSET
+    _check_volume(len(given.vectors), given.k, QUERIES_JSON_MAX, "vectors")
+    return _made(given, matrix(given.vectors, settings.dimension, "vectors[{}]"), None, True, "vectors[{}]")
+
+
+def _parse_npy(body: bytes | bytearray, query: SearchQuery, settings: CollectionSettings) -> Search:
+    array = npy.parse(body)
+    several = array.ndim == 2
+    queries = array if several else array.reshape(1, -1)
+    _check_volume(len(queries), query.k, QUERIES_MAX, "shape")
+    check_columns(queries.shape[1], settings.dimension)
+    return _made(query, queries, None, several, "row {}")
+
+
+def _check_volume(queries: int, k: int, most: int, where: str) -> None:
+    if not 1 <= queries <= most:
+        advice = f" (as {NPY}: {QUERIES_MAX})" if most == QUERIES_JSON_MAX else ""
+        raise one(OutOfRange, where, f"has {queries} queries, 1 to {most} are taken in one request{advice}")
+    if queries * k > QUERY_HITS_MAX:
+        raise one(OutOfRange, "k", f"{queries} queries x k {k} is over the {QUERY_HITS_MAX} hits of one request")
+
+
+def _made(
+    given: SearchBody | SearchQuery,
+    queries: NDArray[Any] | None,
+    id: Id | None,
+    several: bool,
+    place: str = "vector",
+) -> Search:
+    max_distance = None if isinstance(given.max_distance, UnsetType) else given.max_distance
+    include = None if isinstance(given.include, UnsetType) else frozenset(given.include)
+    return Search(queries, id, given.k, given.exact, max_distance, include, several, place)
+
+
+async def _answer(call: Call, given: Search) -> Response:
+    arrays = call.accepts(NPZ)
+    if arrays and given.include:
+        raise one(Invalid, "include", f"{NPZ} holds ids and distances alone: ask for JSON")
+    include = frozenset[str]() if arrays else _METADATA if given.include is None else given.include
+    answer = await _find(call, given, include)
+    took_s = time.perf_counter() - call.started
+
+    def build() -> Response:
+        if arrays:
+            return npz_response(answer, given.k)
+        return json_response(search_value(answer, given.several, took_s))
+
+    # k is at most what one query answers: a cheap bound that needs no walk over the results.
+    if len(answer.results) * given.k > _HITS_INLINE:
+        return await asyncio.to_thread(build)
+    return build()
+
+
+async def _find(call: Call, given: Search, include: Include) -> SearchAnswer:
+    if given.queries is None:
+        assert given.id is not None
+        return await call.engine.search_id(
+            call.name, given.id, given.k, exact=given.exact, max_distance=given.max_distance, include=include
+        )
+    try:
+        return await call.engine.search(
+            call.name, given.queries, given.k, exact=given.exact, max_distance=given.max_distance, include=include
+        )
+    except Invalid as refused:
+        if given.place != "vector":
+            _rename(refused, given.place)
+        raise
+
+
+def _rename(refused: Invalid, place: str) -> None:
+    """The engine sees a matrix and names its rows as `vector` or `vectors[3]`; the client may have sent others."""
+    named = []
+    for fault in refused.faults:
+        row = _ROW.fullmatch(fault.where)
+        named.append(fault if row is None else Fault(place.format(row[1] or 0), fault.message))
+    refused.faults = tuple(named)
+
+
+_PROBLEMS = (
+    "collection-not-found",
+    "dimension-mismatch",
+    "not-finite",
+    "zero-vector",
+    "id-not-found",
+    "id-type-mismatch",
+    "out-of-range",
+    "unknown-field",
+    "invalid-request",
+    "collection-closed",
+)
+
+SEARCH = Operation(
+    "POST",
+    "search",
+    "Find the nearest vectors",
+    search,
+    200,
+    examples.FOUND,
+    (*_PROBLEMS, "malformed-body", "too-large", "unsupported-media-type"),
+    SearchBody,
+    {"by vector": examples.SEARCH, "several, exact": examples.SEARCH_SEVERAL, "by id": examples.SEARCH_ID},
+    npy=True,
+    query=SearchQuery,
+    answers=(NPZ,),
+    description="Smaller distances are nearer: `l2` is Euclidean, `cosine` is 1 - cos, `dot` is the negative inner "
+    "product. `vectors` answers `results`, one entry a query; so does a two-dimensional `.npy` body, whose parameters "
+    "stand in the query string. `exact` in the answer means that the hits are the true nearest. With "
+    "`Accept: application/x-npz` the arrays `ids` (-1 where there are fewer) and `distances` (+inf).",
+    tag="search",
+)
+NEIGHBORS = Operation(
+    "GET",
+    "neighbors",
+    "The neighbours of an item",
+    neighbors,
+    200,
+    examples.FOUND,
+    _PROBLEMS,
+    query=SearchQuery,
+    answers=(NPZ,),
+    description="Search by a stored item's vector, itself left out.",
+    tag="search",
+)
