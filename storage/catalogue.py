@@ -5,6 +5,7 @@
 
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -180,12 +181,16 @@ def read_state(db: Database) -> State:
 
 def read_segments(db: Database) -> list[SegmentRow]:
     """All segments with their indexes, in order of their keys."""
+    indexes = db.execute("SELECT seq, file, kind, spec_seq, bytes, xxh3, meta FROM indexes")
     found = {
-        row[0]: IndexRow(*row[:6], json.loads(row[6]))
-        for row in db.execute("SELECT seq, file, kind, spec_seq, bytes, xxh3, meta FROM indexes")
+        seq: IndexRow(seq, file, kind, spec, size, xxh3, json.loads(meta))
+        for seq, file, kind, spec, size, xxh3, meta in indexes
     }
     query = "SELECT seq, file, rows, base_key, span, bytes, xxh3 FROM segments ORDER BY base_key, seq"
-    return [SegmentRow(*row, found.get(row[0])) for row in db.execute(query)]
+    return [
+        SegmentRow(seq, file, rows, base, span, size, xxh3, found.get(seq))
+        for seq, file, rows, base, span, size, xxh3 in db.execute(query)
+    ]
 
 
 def read_job(db: Database) -> JobRow | None:
@@ -222,7 +227,7 @@ def read_pending(db: Database, settings: Settings, from_key: int = 0, limit: int
     return PendingRows(np.array(keys, np.int64), ids, vectors)
 
 
-def find_keys(db: Database, ids: list[Any]) -> dict[Any, int]:
+def find_keys(db: Database, ids: Sequence[Any]) -> dict[Any, int]:
     """id → key of those ids that are there. The table must exist (the id type is fixed)."""
     if len(ids) == 1:
         row = db.one("SELECT id, key FROM items WHERE id = ?", (ids[0],))

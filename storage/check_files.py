@@ -117,9 +117,7 @@ def _describe_damage(
         report.add("error", where, f"{len(damaged)} blocks are damaged in all, in {len(runs)} places", RESTORE)
     if whole_is_right:
         report.add("error", where, "yet the whole file is as it was published: it was written wrong", RESTORE)
-    rows_harmed = [
-        e for n, e in segment.extents.items() if n in (fmt.KEYS, fmt.IDS, fmt.ID_BYTES, fmt.ID_OFFSETS)
-    ]
+    rows_harmed = [e for n, e in segment.extents.items() if n in (fmt.KEYS, fmt.IDS, fmt.ID_BYTES, fmt.ID_OFFSETS)]
     starts = damaged * BLOCK_BYTES
     return not any(((starts < e.end) & (starts + BLOCK_BYTES > e.offset)).any() for e in rows_harmed)
 

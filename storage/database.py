@@ -61,8 +61,8 @@ class Database:
 
     def data_version(self) -> int:
         """Moves when another connection, of any process, has committed. Costs microseconds."""
-        version: int = self.connection.execute("PRAGMA data_version").fetchone()[0]
-        return version
+        row: Any = self.connection.execute("PRAGMA data_version").fetchone()
+        return int(row[0])
 
     @contextmanager
     def reading(self) -> Iterator["Database"]:

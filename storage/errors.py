@@ -1,16 +1,16 @@
 """What can go wrong with bytes on disk.
 
-    StorageError
-    ├── Damaged            a checksum, a length or SQLite's own check says no
-    ├── Dropped            the collection was dropped meanwhile
-    ├── IdsTaken           an add names ids that exist
-    ├── WrongIdType        ids of the other type than the collection's
-    ├── IdsExhausted       no int id is left to assign
-    ├── PendingFull        too much waits to be sealed; nothing was written
-    ├── KeyReused          an idempotency key came again with another request
-    ├── Stale              what a background job worked on is no longer there
-    ├── NoSpace            the disk is full; nothing was written
-    └── OutcomeUnknown     an fsync failed: the write may be there or not
+StorageError
+├── Damaged            a checksum, a length or SQLite's own check says no
+├── Dropped            the collection was dropped meanwhile
+├── IdsTaken           an add names ids that exist
+├── WrongIdType        ids of the other type than the collection's
+├── IdsExhausted       no int id is left to assign
+├── PendingFull        too much waits to be sealed; nothing was written
+├── KeyReused          an idempotency key came again with another request
+├── Stale              what a background job worked on is no longer there
+├── NoSpace            the disk is full; nothing was written
+└── OutcomeUnknown     an fsync failed: the write may be there or not
 """
 
 from collections.abc import Sequence

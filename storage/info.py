@@ -1,4 +1,4 @@
-"""`seedvec info`: what a data folder, a segment or an index file holds, as text. It reads headers and catalogues only."""
+"""`seedvec info`: what a data folder, a segment or an index file holds. Reads headers and catalogues only."""
 
 import os
 import struct
@@ -62,8 +62,10 @@ def _collection(folder: CollectionFolder) -> list[str]:
     lines = [
         f"  {s.dimension} × {s.dtype}, {s.metric}, {s.id_type} ids, created {s.created}",
         f"  index {spec.get('kind')} {spec.get('params') or ''}".rstrip() + f", recall {s.recall}",
-        f"  {state.live:,} live vectors; {state.pending_rows:,} pending ({state.pending_bytes:,} bytes); "
-        f"{len(segments)} segments, {total:,} bytes with their indexes; catalogue {_size(folder.catalogue):,} bytes",
+        (
+            f"  {state.live:,} live vectors; {state.pending_rows:,} pending ({state.pending_bytes:,} bytes); "
+            f"{len(segments)} segments, {total:,} bytes with their indexes; catalogue {_size(folder.catalogue):,} bytes"
+        ),
     ]
     if state.dropped:
         lines.append("  being dropped")
@@ -94,8 +96,10 @@ def _segment_file(path: Path) -> str:
     except SegmentError as e:
         return str(e)
     lines = [
-        f"{path}: a segment of {segment.rows:,} × {segment.dimension} {segment.vectors.dtype}, {segment.metric}, "
-        f"{segment.id_type} ids, {segment.file_bytes:,} bytes",
+        (
+            f"{path}: a segment of {segment.rows:,} × {segment.dimension} {segment.vectors.dtype}, {segment.metric}, "
+            f"{segment.id_type} ids, {segment.file_bytes:,} bytes"
+        ),
         f"  keys {int(segment.keys_rel[0])} to {int(segment.keys_rel[-1])} from the base key in the catalogue",
     ]
     for name, extent in sorted(segment.extents.items(), key=lambda e: e[1].offset):
@@ -112,8 +116,10 @@ def _index_file(path: Path) -> str:
     kind = fourcc.decode("ascii", "replace")
     told = FAISS_METRICS.get(metric, f"metric {metric}")
     lines = [
-        f"{path}: a Faiss index ({kind}) over {rows:,} × {dimension}, {told}, "
-        f"{'trained' if trained else 'not trained'}, {path.stat().st_size:,} bytes"
+        (
+            f"{path}: a Faiss index ({kind}) over {rows:,} × {dimension}, {told}, "
+            f"{'trained' if trained else 'not trained'}, {path.stat().st_size:,} bytes"
+        )
     ]
     named = _catalogue_row(path)
     return "\n".join([*lines, f"  in the catalogue:{_index_line(named)}" if named else "  no catalogue names it"])

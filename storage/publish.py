@@ -74,9 +74,7 @@ class Publisher:
             if segment is not None and state.trimmed_pos > snapshot_pos:
                 self._stale_if_emptied(segment)
             # Died before the snapshot, never sealed: no segment knows them.
-            self.db.execute(
-                "DELETE FROM deaths WHERE pending = 1 AND key <= ? AND pos <= ?", (last_key, snapshot_pos)
-            )
+            self.db.execute("DELETE FROM deaths WHERE pending = 1 AND key <= ? AND pos <= ?", (last_key, snapshot_pos))
             # Died since: they are in the segment, and dead there.
             self.db.execute("UPDATE deaths SET pending = 0 WHERE pending = 1 AND key <= ?", (last_key,))
             out = self.db.one(

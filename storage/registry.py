@@ -49,7 +49,9 @@ class Registry:
         return self._db.data_version()
 
     def read(self) -> list[Registered]:
-        return [Registered(*row) for row in self._db.execute("SELECT name, uuid, reason FROM collections ORDER BY name")]
+        return [
+            Registered(*row) for row in self._db.execute("SELECT name, uuid, reason FROM collections ORDER BY name")
+        ]
 
     def folder(self, uuid: str) -> Path:
         return self.data / COLLECTIONS_NAME / uuid

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import apsw
-import numpy as np
 from numpy.typing import NDArray
 
 from storage import catalogue, errors
@@ -105,7 +104,9 @@ class Turn:
         ids, first = self._ids(batch, sealed)
         base = self.state.next_key
         try:
-            self.db.many("INSERT INTO items(id, key) VALUES (?,?)", zip(ids, range(base, base + len(batch)), strict=True))
+            self.db.many(
+                "INSERT INTO items(id, key) VALUES (?,?)", zip(ids, range(base, base + len(batch)), strict=True)
+            )
         except apsw.ConstraintError as e:
             raise errors.IdsTaken(self._taken(ids, base)) from e
         self._store(batch, ids, sealed)
@@ -207,7 +208,9 @@ class Turn:
         self.state.live = self.state.pending_rows = self.state.pending_bytes = 0
         return live, files
 
-    def patch(self, id_: Any, merge: Callable[[bytes | None], bytes | None] | None, vector: NDArray[Any] | None) -> bool:
+    def patch(
+        self, id_: Any, merge: Callable[[bytes | None], bytes | None] | None, vector: NDArray[Any] | None
+    ) -> bool:
         """merge: old metadata → new; vector: (d,), replaces the stored one. False: no such id."""
         found = {} if self.settings.id_type == "auto" else catalogue.find_keys(self.db, [id_])
         if not found:

@@ -104,7 +104,9 @@ class Collection:
                 count, first = await self._store_directly(batch, act, idempotency)
             else:
                 size = int(batch.vectors.nbytes) + sum(len(m) for m in batch.metadata or () if m)
-                count, first = await self._patiently(lambda turn: _once(turn, idempotency, lambda: act(turn, batch, None)), size)
+                count, first = await self._patiently(
+                    lambda turn: _once(turn, idempotency, lambda: act(turn, batch, None)), size
+                )
         return Written(count, first)
 
     def _is_large(self, batch: Batch) -> bool:

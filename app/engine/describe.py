@@ -69,7 +69,12 @@ def index_state(
 def _calibration(segment: SegmentRow) -> dict[str, Any]:
     assert segment.index is not None
     meta = segment.index.meta
-    return {"kind": segment.index.kind, "rows": segment.rows, "params": meta.get("params"), **(meta.get("calibration") or {})}
+    return {
+        "kind": segment.index.kind,
+        "rows": segment.rows,
+        "params": meta.get("params"),
+        **(meta.get("calibration") or {}),
+    }
 
 
 def _database_bytes(folder: Path) -> int:

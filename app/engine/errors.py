@@ -1,15 +1,15 @@
 """What the engine refuses, by name. `app/api/problems.py` alone turns these into HTTP.
 
-    Refused
-    ├── Malformed            the body cannot be read (400)
-    ├── Invalid              read, but not acceptable (422)
-    │   ├── DimensionMismatch, NotFinite, ZeroVector, IdTypeMismatch, OutOfRange
-    │   └── IdempotencyMismatch
-    ├── NotFound             collection-not-found, id-not-found (404)
-    ├── Conflict             id-exists, settings-differ (409)
-    ├── TooLarge             (413)
-    └── Unavailable          the server, not the request (429, 503, 507)
-        ├── Busy, CollectionClosed, OutcomeUnknown, DiskFull
+Refused
+├── Malformed            the body cannot be read (400)
+├── Invalid              read, but not acceptable (422)
+│   ├── DimensionMismatch, NotFinite, ZeroVector, IdTypeMismatch, OutOfRange
+│   └── IdempotencyMismatch
+├── NotFound             collection-not-found, id-not-found (404)
+├── Conflict             id-exists, settings-differ (409)
+├── TooLarge             (413)
+└── Unavailable          the server, not the request (429, 503, 507)
+    ├── Busy, CollectionClosed, OutcomeUnknown, DiskFull
 """
 
 from collections.abc import Sequence

@@ -29,8 +29,6 @@ def write_sealed(
     """folder: the collection's. Raises OSError; then no file is left."""
     final = folder / SEGMENTS_NAME / segment_name(seq)
     tmp = atomic.temporary(final)
-    written = write_segment(
-        tmp, vectors=vectors, keys_rel=keys_rel, ids=ids, norms=norms(vectors), metric=metric
-    )
+    written = write_segment(tmp, vectors=vectors, keys_rel=keys_rel, ids=ids, norms=norms(vectors), metric=metric)
     atomic.publish(tmp, final, "segment")
     return SealedFile(final.name, written.bytes, hex16(written.xxh3))

@@ -56,11 +56,11 @@ def check_vectors(given: NDArray[Any], settings: Settings, at: Place) -> NDArray
         lengths = norms(vectors)
     if bool((lengths <= MAX_NORM).all()) and (settings.metric != "cosine" or bool((lengths >= MIN_COSINE_NORM).all())):
         return vectors
-    bad = ~np.isfinite(vectors).all(axis=1)
+    bad = np.logical_not(np.isfinite(vectors).all(axis=1))
     if bad.any():
         words = f"has a number that is not finite in {settings.dtype}"
         raise errors.NotFinite(f"a vector {words}: nothing was stored", *_faults(bad, at, words))
-    long = ~(lengths <= MAX_NORM)
+    long = np.logical_not(lengths <= MAX_NORM)
     if long.any():
         words = f"has a norm above {MAX_NORM:g}"
         raise errors.OutOfRange(f"a vector {words}, its distances would overflow: scale it", *_faults(long, at, words))
@@ -85,10 +85,11 @@ def check_query(given: NDArray[Any], settings: Settings) -> NDArray[np.float32]:
         lengths = norms(queries)
     if not np.isfinite(queries).all():
         words = "has a number that is not finite in float32"
-        raise errors.NotFinite(f"a query {words}", *_faults(~np.isfinite(queries).all(axis=1), at, words))
+        bad = np.logical_not(np.isfinite(queries).all(axis=1))
+        raise errors.NotFinite(f"a query {words}", *_faults(bad, at, words))
     if not bool((lengths <= MAX_NORM).all()):
         words = f"has a norm above {MAX_NORM:g}"
-        raise errors.OutOfRange(f"a query {words}", *_faults(~(lengths <= MAX_NORM), at, words))
+        raise errors.OutOfRange(f"a query {words}", *_faults(np.logical_not(lengths <= MAX_NORM), at, words))
     if settings.metric == "cosine" and not bool((lengths >= MIN_COSINE_NORM).all()):
         words = "has no direction (its norm is 0), which the cosine metric needs"
         raise errors.ZeroVector(f"a query {words}", *_faults(lengths < MIN_COSINE_NORM, at, words))

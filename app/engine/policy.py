@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from app.engine.types import IndexKind
+from app.engine.types import IndexKind, Metric
 from index.build import resolve
 from storage.catalogue import SegmentRow, Settings, State
 
@@ -30,7 +30,7 @@ JobKind = Literal["merge", "rewrite", "build", "drop"]
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """merge: all `segments` into one; rewrite: the one without its dead rows; build: its index; drop: forget its index."""
+    """merge: all `segments` into one; rewrite: one without its dead rows; build: its index; drop: forget its index."""
 
     kind: JobKind
     segments: tuple[SegmentRow, ...]
@@ -46,7 +46,8 @@ def wanted(settings: Settings, rows: int, index_min_rows: int) -> tuple[str, dic
     params: dict[str, int] = settings.index_spec["params"]
     if spec_kind == "flat" or (spec_kind != "auto" and rows < index_min_rows):
         return None
-    kind, resolved = resolve(spec_kind, params, rows, settings.dimension, settings.metric, settings.recall)
+    metric: Metric = settings.metric  # type: ignore[assignment]
+    kind, resolved = resolve(spec_kind, params, rows, settings.dimension, metric, settings.recall)
     return None if kind == "flat" else (kind, resolved)
 
 
@@ -61,9 +62,7 @@ def next_job(
     return due[0] if due else None
 
 
-def due_builds(
-    settings: Settings, state: State, segments: Sequence[SegmentRow], index_min_rows: int
-) -> list[Job]:
+def due_builds(settings: Settings, state: State, segments: Sequence[SegmentRow], index_min_rows: int) -> list[Job]:
     """Indexes to build (largest segment first) or to forget."""
     if state.cancelled_seq == state.spec_seq:
         return []

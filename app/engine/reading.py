@@ -76,9 +76,7 @@ async def _beside_the_loop(
     return await loop.run_in_executor(c.pools.searchers, search.run, view, plan, queries, k)
 
 
-def _hits(
-    c: Collection, view: View, answer: search.Answer, max_distance: float | None, include: Include
-) -> Hits:
+def _hits(c: Collection, view: View, answer: search.Answer, max_distance: float | None, include: Include) -> Hits:
     ids, distances, where = answer.ids, answer.distances, answer.where
     if max_distance is not None:
         near = int(np.searchsorted(distances, np.float32(max_distance), side="right"))
@@ -99,9 +97,7 @@ async def find_neighbours(
         None if hits.items.vectors is None else hits.items.vectors[keep],
         None if hits.items.metadata is None else [hits.items.metadata[i] for i in keep],
     )
-    return SearchAnswer(
-        [Hits(items, hits.distances[keep])], answer.exact, answer.expected_recall, answer.calibrated_on
-    )
+    return SearchAnswer([Hits(items, hits.distances[keep])], answer.exact, answer.expected_recall, answer.calibrated_on)
 
 
 # -------------------------------------------------------------------- by id

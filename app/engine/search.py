@@ -150,4 +150,3 @@ def locate(view: View, key: int) -> tuple[int | None, int] | None:
         if row >= 0:
             return (number, row) if part.is_alive(row) else None
     return None
-

@@ -3,12 +3,12 @@
 import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from index.contract import Alive, Index, IndexFileError, Vectors
+from index.contract import Alive, Index, IndexFileError, Metric, Vectors
 from index.exact import Exact
 from index.load import load
 from seedvec.segment import Segment, open_segment
@@ -59,7 +59,7 @@ class OpenSegment:
 def open_one(folder: Path, row: SegmentRow) -> OpenSegment:
     """Maps the segment, without its index. Raises FileNotFoundError where a merge has taken it away."""
     file = open_segment(folder / SEGMENTS_NAME / row.file)
-    vectors = Vectors(file.vectors, file.norms, file.metric)
+    vectors = Vectors(file.vectors, file.norms, cast(Metric, file.metric))
     return OpenSegment(row, file, vectors, Exact(vectors), None)
 
 

@@ -39,5 +39,3 @@ def translated(name: str, id_at: Place = lambda i: f"ids[{i}]") -> Iterator[None
         if e.errno in (errno.ENOSPC, errno.EDQUOT):
             raise errors.DiskFull("the disk is full: nothing was stored; free some space, reads go on") from e
         raise errors.Unavailable(f"the data folder cannot be used: {e.strerror or e}") from e
-
-

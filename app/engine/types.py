@@ -125,9 +125,7 @@ class Engine(Protocol):
 
     async def add(self, name: str, rows: Rows, idempotency: Idempotency | None = None) -> Written: ...
     async def upsert(self, name: str, rows: Rows) -> Written: ...
-    async def patch(
-        self, name: str, id: Id, metadata: bytes | None, vector: NDArray[Any] | None
-    ) -> None:
+    async def patch(self, name: str, id: Id, metadata: bytes | None, vector: NDArray[Any] | None) -> None:
         """metadata: a JSON merge patch (RFC 7396), UTF-8, or None: unchanged; vector: (d,), or None: unchanged."""
         ...
 

@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from app.engine.pending import Pending, PendingBuffer
 from app.engine.segments import Part, load_index, open_one
 from index.contract import Index, Metric
+from seedvec.segment import SegmentError
 from storage import catalogue
 from storage.catalogue import SegmentRow, Settings, State
-from storage.database import Database
 from storage.errors import Damaged, Dropped
 
 log = logging.getLogger(__name__)
@@ -80,6 +80,8 @@ class Follower:
                     break
                 except FileNotFoundError as e:
                     missing = e
+                except SegmentError as e:
+                    raise Damaged(str(e)) from e
             else:
                 raise Damaged(f"{missing.filename} is gone")
             self._version = version

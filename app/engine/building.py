@@ -1,0 +1,225 @@
+"""The builder's jobs on one collection: merge, rewrite, index. One at a time, each made real by one transaction."""
+
+import logging
+import time
+from collections.abc import Callable
+
+from app.engine import policy
+from app.engine.background import Stop, Worked
+from app.engine.merging import Rows, live_rows, write_merged
+from app.engine.policy import Job
+from app.engine.segments import OpenSegment, open_one
+from index.build import build
+from index.contract import Cancelled
+from storage import atomic, catalogue, errors
+from storage.catalogue import IndexRow, SegmentRow, Settings, State
+from storage.hashing import file_xxh3, hex16
+from storage.layout import SEGMENTS_NAME, index_name
+from storage.publish import NewSegment
+
+log = logging.getLogger(__name__)
+REPORT_S = 1.0
+COPY_SHARE = 0.05
+"""What merging is of a job that also builds an index."""
+
+
+class Building:
+    """One collection, as the builder sees it."""
+
+    def __init__(self, worked: Worked, index_min_rows: int, quiet_s: float, threads: int, stop: Stop) -> None:
+        self._c = worked
+        self._index_min_rows = index_min_rows
+        self._quiet_s = quiet_s
+        self._threads = threads
+        self._stop = stop
+        self._version = -1
+        self._settled = False
+        self._next_key = -1
+        self._last_write = time.monotonic()
+        self._unindexed_since: float | None = None
+        self._log_pos = -1
+
+    # ---------------------------------------------------------------- choosing
+
+    def step(self) -> bool:
+        """Does the most pressing job. False: nothing is due now."""
+        version = self._c.reader.data_version()
+        if version == self._version and self._settled:
+            return False
+        with self._c.reader.reading():
+            settings = catalogue.read_settings(self._c.reader)
+            state = catalogue.read_state(self._c.reader)
+            segments = catalogue.read_segments(self._c.reader)
+            done = catalogue.read_job(self._c.reader)
+        if state.dropped:
+            return False
+        if state.next_key != self._next_key:
+            self._next_key, self._last_write = state.next_key, time.monotonic()
+        quiet = time.monotonic() - self._last_write >= self._quiet_s
+        job = self._choose(settings, state, segments, quiet)
+        self._version, self._settled = version, job is None and quiet
+        if job is None:
+            if quiet and done is not None and done.reason is None:
+                self._c.publisher.end_job()  # its process died before it could say that it was done
+            return False
+        if done is not None and done.reason is not None and (done.kind, done.seq) == (job.kind, job.seq):
+            self._settled = True  # it has failed for good: only a change starts it again
+            return False
+        self._run(job, settings, state)
+        self._version = -1
+        return True
+
+    def _choose(self, settings: Settings, state: State, segments: list[SegmentRow], quiet: bool) -> Job | None:
+        rewrite = self._worn_out(state, segments)
+        if rewrite is not None:
+            return rewrite
+        job = policy.next_job(settings, state, segments, self._index_min_rows, quiet=quiet)
+        if job is None or job.kind != "build":
+            self._unindexed_since = None
+            return job
+        # Building while rows pour in would be for nothing: the segment is about to be merged.
+        self._unindexed_since = self._unindexed_since or time.monotonic()
+        patient = time.monotonic() - self._unindexed_since < policy.IMPATIENT_S
+        return None if patient and not quiet and job.segments[0].index is None else job
+
+    def _worn_out(self, state: State, segments: list[SegmentRow]) -> Job | None:
+        """A segment with too many dead rows. Looked for only when rows died since the last look."""
+        if state.log_pos == self._log_pos:
+            return None
+        for row in segments:
+            with self._c.reader.reading():
+                dead = catalogue.read_deaths_within(self._c.reader, row)
+            if len(dead) <= policy.MAX_DROPPED_SHARE * row.rows:
+                continue
+            # Key ranges of segments may interleave: what counts is what this one holds.
+            if len(open_one(self._c.folder, row).rows_of(dead)) > policy.MAX_DROPPED_SHARE * row.rows:
+                return Job("rewrite", (row,))
+        self._log_pos = state.log_pos
+        return None
+
+    # ---------------------------------------------------------------- doing
+
+    def _run(self, job: Job, settings: Settings, state: State) -> None:
+        c = self._c
+        attempt = c.publisher.start_job(job.kind, job.seq)
+        log.info("collection %s: %s of %d rows", c.name, job.kind, sum(s.rows for s in job.segments))
+        begun = time.monotonic()
+        try:
+            if attempt > policy.MAX_ATTEMPTS:
+                raise RuntimeError(f"tried {policy.MAX_ATTEMPTS} times, each ended the process (out of memory?)")
+            if job.kind in ("merge", "rewrite"):
+                self._merge(job, settings, state)
+            elif job.kind == "build":
+                self._build(job.segments[0], settings, state)
+            else:
+                self._forget_index(job.segments[0])
+        except (Cancelled, errors.Stale) as e:
+            log.info("collection %s: %s given up: %s", c.name, job.kind, e)
+            c.publisher.end_job()
+        except errors.Dropped:
+            raise
+        except Exception as e:
+            log.exception("collection %s: %s failed (attempt %d)", c.name, job.kind, attempt)
+            if attempt >= policy.MAX_ATTEMPTS:
+                c.publisher.fail_job(f"{job.kind} failed: {e or type(e).__name__}")
+            else:
+                self._stop.wait(min(2.0**attempt, 10.0))
+        else:
+            c.publisher.end_job()
+            log.info("collection %s: %s took %.1f s", c.name, job.kind, time.monotonic() - begun)
+
+    def _merge(self, job: Job, settings: Settings, state: State) -> None:
+        c = self._c
+        with c.reader.reading():
+            snapshot = catalogue.read_state(c.reader).log_pos
+            dead = [catalogue.read_deaths_within(c.reader, row, snapshot) for row in job.segments]
+        inputs = [open_one(c.folder, row) for row in job.segments]
+        rows = live_rows(inputs, dead)
+        output, index = None, None
+        try:
+            if len(rows.keys):
+                output, index = self._write_output(job, settings, state, inputs, rows)
+            c.publisher.merge(list(job.segments), output, index, snapshot)
+        except errors.OutcomeUnknown:
+            raise  # the catalogue may name the files
+        except BaseException:
+            self._unlink([output.file if output else None, index.file if index else None])
+            raise
+        self._unlink([name for row in job.segments for name in (row.file, row.index.file if row.index else None)])
+        c.publisher.forget_deaths(rows.dropped)
+
+    def _write_output(
+        self, job: Job, settings: Settings, state: State, inputs: list[OpenSegment], rows: Rows
+    ) -> tuple[NewSegment, IndexRow | None]:
+        """Where an input has an index, the output is published with its own: what was fast never turns slow."""
+        c = self._c
+        want = policy.wanted(settings, len(rows.keys), self._index_min_rows)
+        indexed = want is not None and any(row.index is not None for row in job.segments)
+        share = COPY_SHARE if indexed else 1.0
+        report = self._reporter(state)
+        output = write_merged(
+            c.folder, c.publisher.reserve_seq(), settings, inputs, rows, lambda done: report(done * share)
+        )
+        if not indexed:
+            return output, None
+        row = SegmentRow(output.seq, output.file, output.rows, output.base_key, output.span, output.bytes, output.xxh3)
+        try:
+            return output, self._build_file(row, settings, state, lambda done: report(share + done * (1 - share)))
+        except BaseException:
+            self._unlink([output.file])
+            raise
+
+    def _build(self, segment: SegmentRow, settings: Settings, state: State) -> None:
+        index = self._build_file(segment, settings, state, self._reporter(state))
+        try:
+            old = self._c.publisher.add_index(index)
+        except errors.OutcomeUnknown:
+            raise
+        except BaseException:
+            self._unlink([index.file])
+            raise
+        if old != index.file:
+            self._unlink([old])
+
+    def _build_file(
+        self, segment: SegmentRow, settings: Settings, state: State, progress: Callable[[float], None]
+    ) -> IndexRow:
+        """Built, synced and named; in no catalogue yet."""
+        want = policy.wanted(settings, segment.rows, self._index_min_rows)
+        assert want is not None
+        folder = self._c.folder / SEGMENTS_NAME
+        final = folder / index_name(segment.file, want[0], state.spec_seq)
+        tmp = atomic.temporary(final)
+        vectors = open_one(self._c.folder, segment).vectors
+        meta = build(vectors, want, tmp, recall=settings.recall, threads=self._threads, progress=progress)
+        size, digest = file_xxh3(tmp)
+        atomic.publish(tmp, final, "index")
+        return IndexRow(segment.seq, final.name, want[0], state.spec_seq, size, hex16(digest), meta)
+
+    def _forget_index(self, segment: SegmentRow) -> None:
+        self._unlink([self._c.publisher.drop_index(segment.seq)])
+
+    def _unlink(self, names: "list[str | None]") -> None:
+        atomic.remove_all([self._c.folder / SEGMENTS_NAME / name for name in names if name])
+
+    def _reporter(self, state: State) -> Callable[[float], None]:
+        """Writes progress down once a second; raises Cancelled where the job is no longer wanted."""
+        begun = last = time.monotonic()
+
+        def report(done: float) -> None:
+            nonlocal last
+            if self._stop:
+                raise Cancelled("the server stops")
+            now = time.monotonic()
+            if now - last < REPORT_S:
+                return
+            last = now
+            elapsed = now - begun
+            eta = elapsed * (1 - done) / done if done > 0 else None
+            present = self._c.publisher.progress(done, eta)
+            if present.spec_seq != state.spec_seq:
+                raise Cancelled("another index is wanted")
+            if present.cancelled_seq == present.spec_seq and state.cancelled_seq != state.spec_seq:
+                raise Cancelled("cancelled")
+
+        return report

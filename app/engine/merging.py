@@ -1,0 +1,97 @@
+"""Writes one segment from several, without what is dead in them. Rows keep their keys, and stay in key order."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.engine.segments import OpenSegment
+from seedvec.segment import StrIds
+from storage import atomic
+from storage.catalogue import Settings
+from storage.hashing import hex16
+from storage.layout import SEGMENTS_NAME, segment_name
+from storage.publish import NewSegment
+from storage.segment import SegmentWriter
+
+CHUNK_BYTES = 16 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """The live rows of several segments in key order. source: number of the segment; row: in it; key: absolute."""
+
+    keys: NDArray[np.int64]
+    sources: NDArray[np.int32]
+    rows: NDArray[np.int64]
+    dropped: NDArray[np.int64]
+    """Keys of the dead rows that are left out."""
+
+
+def live_rows(inputs: list[OpenSegment], dead: list[NDArray[np.int64]]) -> Rows:
+    """dead: for each input, keys of which those that it holds are dead."""
+    keys, sources, rows, dropped = [], [], [], []
+    for number, (segment, dead_keys) in enumerate(zip(inputs, dead, strict=True)):
+        mask = np.ones(segment.row.rows, bool)
+        mask[segment.rows_of(dead_keys)] = False
+        absolute = segment.file.keys_rel.astype(np.int64) + segment.row.base_key
+        keys.append(absolute[mask])
+        rows.append(np.flatnonzero(mask))
+        sources.append(np.full(len(rows[-1]), number, np.int32))
+        dropped.append(absolute[~mask])
+    all_keys = np.concatenate(keys)
+    order = np.argsort(all_keys, kind="stable")
+    return Rows(all_keys[order], np.concatenate(sources)[order], np.concatenate(rows)[order], np.concatenate(dropped))
+
+
+def write_merged(
+    folder: Path,
+    seq: int,
+    settings: Settings,
+    inputs: list[OpenSegment],
+    rows: Rows,
+    progress: Callable[[float], None],
+) -> NewSegment:
+    """Written, synced and named; in no catalogue yet. At least one row. Raises OSError; then no file is left."""
+    final = folder / SEGMENTS_NAME / segment_name(seq)
+    tmp = atomic.temporary(final)
+    n, base = len(rows.keys), int(rows.keys[0])
+    chunk = max(1, CHUNK_BYTES // (settings.dimension * settings.vector_dtype.itemsize))
+    id_bytes = _id_bytes(inputs, rows) if settings.id_type == "str" else None
+    with SegmentWriter(tmp, n, settings.dimension, settings.vector_dtype, settings.metric, id_bytes) as writer:
+        for begin in range(0, n, chunk):
+            part = slice(begin, min(begin + chunk, n))
+            vectors, ids, norms = _gather(inputs, rows.sources[part], rows.rows[part], settings)
+            writer.append(vectors, (rows.keys[part] - base).astype(np.uint64), ids, norms)
+            progress(part.stop / n)
+        written = writer.finish()
+    atomic.publish(tmp, final, "segment")
+    span = int(rows.keys[-1]) - base + 1
+    return NewSegment(seq, final.name, n, base, span, written.bytes, hex16(written.xxh3))
+
+
+def _gather(
+    inputs: list[OpenSegment], sources: NDArray[np.int32], rows: NDArray[np.int64], settings: Settings
+) -> tuple[NDArray[Any], Any, NDArray[np.float32]]:
+    vectors = np.empty((len(rows), settings.dimension), settings.vector_dtype)
+    norms = np.empty(len(rows), np.float32)
+    ids: Any = np.empty(len(rows), np.int64 if settings.id_type == "int" else object)
+    for number in np.unique(sources).tolist():
+        here = np.flatnonzero(sources == number)
+        segment = inputs[number]
+        vectors[here] = segment.vectors.rows[rows[here]]
+        norms[here] = segment.vectors.norms[rows[here]]
+        ids[here] = segment.file.ids_at(rows[here])
+    return vectors, ids if settings.id_type == "int" else ids.tolist(), norms
+
+
+def _id_bytes(inputs: list[OpenSegment], rows: Rows) -> int:
+    total = 0
+    for number, segment in enumerate(inputs):
+        ids = segment.file.ids
+        assert isinstance(ids, StrIds)
+        total += int(ids.byte_lengths()[rows.rows[rows.sources == number]].sum())
+    return total

@@ -1,0 +1,128 @@
+"""Makes a data folder fit to serve: takes away what no catalogue names, and verifies every byte that one names.
+
+A damaged segment or catalogue closes that collection alone, with the reason in the registry. A damaged index is
+forgotten: the builder makes it anew, and the search is exact until then.
+"""
+
+import logging
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from seedvec.segment import SegmentError, open_segment
+from storage import atomic, catalogue, errors
+from storage.catalogue import SegmentRow
+from storage.database import Database
+from storage.hashing import file_xxh3, hex16
+from storage.layout import COLLECTIONS_NAME, SEGMENTS_NAME, WRITE_LOCK_NAME
+from storage.publish import Publisher
+from storage.registry import Registered, Registry
+from storage.turns import Turns
+
+log = logging.getLogger(__name__)
+VERIFIERS = 4
+
+
+class Unsound(Exception):
+    """Why a collection stays closed."""
+
+
+def recover(data: Path) -> None:
+    """Raises StorageError or OSError only where the registry itself cannot be opened."""
+    registry = Registry(data, create=True)
+    try:
+        entries = registry.read()
+        _sweep_folders(data, entries)
+        for entry in entries:
+            reason = _reason(registry.folder(entry.uuid))
+            if reason is not None:
+                log.error("collection %s is closed: %s", entry.name, reason)
+            if reason != entry.reason:
+                registry.set_reason(entry.uuid, reason)
+    finally:
+        registry.close()
+
+
+def _sweep_folders(data: Path, entries: list[Registered]) -> None:
+    """Folders of collections whose creation was not finished, or whose dropping was not."""
+    named = {entry.uuid for entry in entries}
+    for folder in (data / COLLECTIONS_NAME).iterdir():
+        if folder.name not in named:
+            log.info("sweeping %s, which no collection names", folder.name)
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _reason(folder: Path) -> str | None:
+    try:
+        _recover_collection(folder)
+    except (Unsound, errors.Damaged) as e:
+        return f"{e}; run `seedvec check` on the data folder"
+    except (errors.StorageError, OSError) as e:
+        return str(e)
+    return None
+
+
+def _recover_collection(folder: Path) -> None:
+    if not folder.is_dir():
+        raise Unsound("its folder is gone")
+    db = catalogue.connect(folder)
+    try:
+        settings, state, segments = (
+            catalogue.read_settings(db),
+            catalogue.read_state(db),
+            catalogue.read_segments(db),
+        )
+        if state.dropped:
+            raise Unsound("it was being dropped when the server stopped: DELETE it again")
+        (folder / WRITE_LOCK_NAME).touch()
+        named = {name for s in segments for name in (s.file, s.index.file if s.index else "")}
+        atomic.sweep(folder / SEGMENTS_NAME, named)
+        with ThreadPoolExecutor(VERIFIERS) as pool:
+            list(pool.map(lambda s: _verify(folder, s, settings), segments))
+            sound = list(pool.map(lambda s: _index_is_sound(folder, s), segments))
+        _forget_indexes(folder, db, [s for s, good in zip(segments, sound, strict=True) if not good])
+    finally:
+        db.close()
+
+
+def _verify(folder: Path, segment: SegmentRow, settings: catalogue.Settings) -> None:
+    """Raises Unsound."""
+    path = folder / SEGMENTS_NAME / segment.file
+    try:
+        size, digest = file_xxh3(path)
+        if size != segment.bytes:
+            raise Unsound(f"segment {segment.file} has {size} bytes instead of {segment.bytes}")
+        if hex16(digest) != segment.xxh3:
+            raise Unsound(f"segment {segment.file} is damaged: its checksum differs")
+        file = open_segment(path)
+    except FileNotFoundError as e:
+        raise Unsound(f"segment {segment.file} is gone") from e
+    except SegmentError as e:
+        raise Unsound(str(e)) from e
+    wanted = (segment.rows, settings.dimension, settings.vector_dtype, settings.metric)
+    if (file.rows, file.dimension, file.vectors.dtype, file.metric) != wanted:
+        raise Unsound(f"segment {segment.file} belongs to another collection")
+
+
+def _index_is_sound(folder: Path, segment: SegmentRow) -> bool:
+    index = segment.index
+    if index is None:
+        return True
+    try:
+        size, digest = file_xxh3(folder / SEGMENTS_NAME / index.file)
+    except OSError:
+        return False
+    return size == index.bytes and hex16(digest) == index.xxh3
+
+
+def _forget_indexes(folder: Path, db: Database, bad: list[SegmentRow]) -> None:
+    if not bad:
+        return
+    turns = Turns(folder / WRITE_LOCK_NAME)
+    publisher = Publisher(db, turns)
+    for segment in bad:
+        file = publisher.drop_index(segment.seq)
+        log.warning("index %s is damaged or gone: it is built anew, the search is exact until then", file)
+        if file is not None:
+            atomic.remove(folder / SEGMENTS_NAME / file)
+    turns.close()

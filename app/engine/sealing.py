@@ -1,0 +1,127 @@
+"""Turns pending rows into sealed segments, brings the log home, and gives back what was deleted.
+
+Sealing never waits for a build: it has a process of its own, so pending stays small while an index takes minutes.
+"""
+
+import logging
+import time
+
+import numpy as np
+
+from app.engine.background import Worked
+from app.engine.files import write_sealed
+from storage import atomic, catalogue, errors
+from storage.layout import CATALOGUE_NAME, SEGMENTS_NAME
+from storage.publish import NewSegment
+
+log = logging.getLogger(__name__)
+SEAL_SHARE = 4
+"""Sealed at a quarter of the bound on what may pend."""
+CHECKPOINT_BYTES = 4 << 20
+FORCED_CHECKPOINT_BYTES = 64 << 20
+"""The WAL's bound: above it the checkpoint takes the write lock, so that no writer can outrun it."""
+TIDY_QUIET_S = 5.0
+VACUUM_PAGES = 200
+
+
+class Sealing:
+    """One collection, as the sealer sees it."""
+
+    def __init__(self, worked: Worked, pending_rows: int, pending_bytes: int, quiet_s: float) -> None:
+        self._c = worked
+        self._rows = max(1, pending_rows // SEAL_SHARE)
+        self._bytes = max(1, pending_bytes // SEAL_SHARE)
+        self._limit = pending_rows
+        self._quiet_s = quiet_s
+        self._version = -1
+        self._state = catalogue.State()
+        self._traces = False
+        """Rows that died before they were sealed leave a line in the log."""
+        self._last_write = time.monotonic()
+        self._tidy = False
+
+    def step(self) -> bool:
+        """Does what is due. True: something was sealed, and there may be more."""
+        self._look()
+        state = self._state
+        quiet_s = time.monotonic() - self._last_write
+        enough = state.pending_rows >= self._rows or state.pending_bytes >= self._bytes
+        if enough or (quiet_s >= self._quiet_s and (state.pending_rows or self._traces)):
+            try:
+                self._seal()
+            except errors.Stale as e:
+                log.info("collection %s: %s", self._c.name, e)
+            return True
+        self._checkpoint()
+        if not self._tidy and quiet_s >= TIDY_QUIET_S:
+            self._tidy = self._give_back()
+        return False
+
+    def _look(self) -> None:
+        version = self._c.reader.data_version()
+        if version == self._version:
+            return
+        state = catalogue.read_state(self._c.reader)
+        if (state.next_key, state.log_pos) != (self._state.next_key, self._state.log_pos):
+            self._last_write = time.monotonic()
+        self._version, self._state, self._tidy = version, state, False
+        self._traces = self._c.reader.one("SELECT 1 FROM deaths WHERE pending = 1 LIMIT 1") is not None
+
+    def _seal(self) -> None:
+        c = self._c
+        with c.reader.reading():
+            settings = catalogue.read_settings(c.reader)
+            state = catalogue.read_state(c.reader)
+            rows = catalogue.read_pending(c.reader, settings, limit=self._limit)
+        if state.dropped:
+            return
+        if not len(rows.keys):
+            c.publisher.seal(None, state.next_key - 1, state.log_pos)
+            return
+        first, last = int(rows.keys[0]), int(rows.keys[-1])
+        seq = c.publisher.reserve_seq()
+        keys_rel = (rows.keys - first).astype(np.uint64)
+        written = write_sealed(
+            c.folder, seq, keys_rel=keys_rel, ids=rows.ids, vectors=rows.vectors, metric=settings.metric
+        )
+        segment = NewSegment(seq, written.file, len(rows.keys), first, last - first + 1, written.bytes, written.xxh3)
+        try:
+            c.publisher.seal(segment, last, state.log_pos)
+        except errors.OutcomeUnknown:
+            raise  # the catalogue may name it
+        except BaseException:
+            atomic.remove(c.folder / SEGMENTS_NAME / written.file)
+            raise
+
+    # ---------------------------------------------------------------- keeping the catalogue small
+
+    def _wal_bytes(self) -> int:
+        try:
+            return (self._c.folder / (CATALOGUE_NAME + "-wal")).stat().st_size
+        except FileNotFoundError:
+            return 0
+
+    def _checkpoint(self) -> None:
+        size = self._wal_bytes()
+        if size <= CHECKPOINT_BYTES:
+            return
+        if size <= FORCED_CHECKPOINT_BYTES:
+            self._c.db.checkpoint()
+            return
+        with self._c.turns.background_turn():
+            self._c.db.checkpoint()
+            self._c.db.truncate_log()
+
+    def _give_back(self) -> bool:
+        """Free pages leave the file, and the log is emptied: what was deleted is on the disk no more."""
+        c = self._c
+        free = int((c.db.one("PRAGMA freelist_count") or (0,))[0])
+        if free:
+            with c.turns.background_turn(), c.db.writing():
+                for _ in c.db.execute(f"PRAGMA incremental_vacuum({VACUUM_PAGES})"):
+                    pass
+            return False
+        if self._wal_bytes() == 0:
+            return True
+        with c.turns.background_turn():
+            return c.db.truncate_log()
