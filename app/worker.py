@@ -138,7 +138,7 @@ def serve(settings: Settings, channel: socket.socket) -> None:
     """Answer what comes over the channel until SIGTERM."""
     engine = LocalEngine(settings.data, settings)
     config = uvicorn.Config(
-        create_app(engine, settings),
+        create_app(engine),
         loop="uvloop",
         http="httptools",
         ws="none",
