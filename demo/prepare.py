@@ -15,7 +15,6 @@ from seedvec import Client
 
 SOURCE = Path(__file__).parent / "words-minilm-384.h5"
 COLLECTION = "words"
-BATCH = 2_000
 INDEX_TIMEOUT_S = 120.0
 
 
@@ -36,9 +35,8 @@ def load(client: Client) -> None:
     with h5py.File(SOURCE) as file:
         vectors, ids, texts = file["vectors"], file["ids"][:], file["metadata"][:]
         client.create(COLLECTION, dimension=vectors.shape[1], metric="cosine", dtype="float16", id_type="int")
-        for start in range(0, len(ids), BATCH):
-            part = slice(start, start + BATCH)
-            client.upsert(COLLECTION, vectors[part], ids[part].tolist(), [json.loads(text) for text in texts[part]])
+        # All in one request: it becomes one segment at once, and one index is built instead of several.
+        client.upsert(COLLECTION, vectors[:], ids.tolist(), [json.loads(text) for text in texts])
     client.wait_ready(COLLECTION, INDEX_TIMEOUT_S)
 
 
