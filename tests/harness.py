@@ -82,7 +82,7 @@ class Server:
         self.process: subprocess.Popen[bytes] | None = None
         self._log: BinaryIO | None = None
         self._client: httpx.Client | None = None
-        self._wires: list[Wire] = []
+        self.wires: list[Wire] = []
 
     # -- life
 
@@ -172,7 +172,7 @@ class Server:
     def wire(self) -> Wire:
         """A kept-alive connection of its own, closed with the server."""
         wire = Wire(HOST, self.port)
-        self._wires.append(wire)
+        self.wires.append(wire)
         return wire
 
     def collection(self, name: str) -> Collection:
@@ -224,9 +224,9 @@ class Server:
         if self._client is not None:
             self._client.close()
             self._client = None
-        for wire in self._wires:
+        for wire in self.wires:
             wire.close()
-        self._wires.clear()
+        self.wires.clear()
 
     def _forget(self) -> None:
         self.process = None

@@ -46,11 +46,14 @@ def drawn(rng: np.random.Generator, n: int = 1) -> NDArray[np.float32]:
 
 
 def test_connections_are_dealt_evenly(server: Server) -> None:
+    """What one worker got while the other was not up yet is made up for by those that come after."""
     one_wire_each(server)
-    wires = [server.wire() for _ in range(12)]
-    by_worker = [worker_of(server, wire) for wire in wires]
+    for _ in range(MOST_CONNECTIONS):
+        worker_of(server, server.wire())
+    # A connection that a worker has closed may still be counted by the supervisor for a moment, readyz's among them.
+    by_worker = [worker_of(server, wire) for wire in server.wires]
     counts = sorted(by_worker.count(pid) for pid in set(by_worker))
-    assert len(counts) == 2 and counts[0] >= 4, f"12 connections went to the workers as {counts}"
+    assert len(counts) == 2 and counts[1] - counts[0] <= 2, f"connections went to the workers as {counts}"
 
 
 def test_written_at_one_seen_at_the_other(server: Server) -> None:

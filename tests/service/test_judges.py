@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.ledger import Ledger
+from tests.ledger import Id, Ledger
 from tests.oracle import Oracle
 
 VECTORS = np.array([[1, 0], [0, 1], [3, 4], [1, 0]], np.float32)
@@ -58,9 +58,11 @@ def test_wrong_answers_fail(wrong: list[dict[str, Any]]) -> None:
 def test_stored_items_are_compared_bit_for_bit() -> None:
     oracle = Oracle(2, "l2", "float16")
     oracle.put([1], np.array([[0.1, 2]]), [{"a": 1}])
-    stored = {"vector": [float(np.float16(0.1)), 2.0], "metadata": {"a": 1}}
+    stored: dict[str, Any] = {"vector": [float(np.float16(0.1)), 2.0], "metadata": {"a": 1}}
     oracle.judge_stored({1: stored})
-    for wrong in ({1: stored | {"vector": [0.2, 2]}}, {1: stored | {"metadata": {"a": 2}}}, {}, {1: stored, 2: stored}):
+    faulty: list[dict[Id, Any]] = [{1: stored | {"vector": [0.2, 2]}}, {1: stored | {"metadata": {"a": 2}}}, {}]
+    faulty.append({1: stored, 2: stored})
+    for wrong in faulty:
         with pytest.raises(AssertionError):
             oracle.judge_stored(wrong)
     assert oracle.remove([1, 2]) == 1
@@ -69,10 +71,12 @@ def test_stored_items_are_compared_bit_for_bit() -> None:
 
 def test_ledger_allows_doubts_and_nothing_else() -> None:
     a, b = VECTORS[:1], VECTORS[2:3]
-    served_a, served_b = {1: {"vector": [1, 0]}}, {1: {"vector": [3, 4]}}
+    served_a: dict[Id, Any] = {1: {"vector": [1, 0]}}
+    served_b: dict[Id, Any] = {1: {"vector": [3, 4]}}
+    neither: dict[Id, Any] = {}
     ledger = Ledger()
     ledger.announce([1], a)
-    for possible in ({}, served_a):
+    for possible in (neither, served_a):
         doubtful = Ledger()
         doubtful.announce([1], a)
         doubtful.settle(possible)

@@ -93,7 +93,7 @@ def rows_without_the_server(home: Path, db: apsw.Connection, dtype: np.dtype[Any
     for file_name, base_key in db.execute("SELECT file, base_key FROM segments"):
         path = home / "segments" / file_name
         with h5py.File(path) as file:
-            assert file.attrs["format"] == "seedvec-segment"
+            assert bytes(file.attrs["format"]) == b"seedvec-segment"
             vectors, ids = file["vectors"][:], ids_in(file)
             keys = file["keys"][:].astype(np.int64) + base_key
             offset, shape = file["vectors"].id.get_offset(), file["vectors"].shape
