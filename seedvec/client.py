@@ -4,7 +4,6 @@ One `Client` holds one kept-alive connection and is for one thread at a time.
 """
 
 import http.client
-import io
 import json
 import ssl
 import time
@@ -14,10 +13,7 @@ from types import TracebackType
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
-try:
-    import numpy
-except ImportError:  # the wheel alone asks for nothing: vectors then are lists
-    numpy = None  # type: ignore[assignment]
+from seedvec.arrays import is_array, listed, npy
 
 Id = int | str
 Vectors = Any
@@ -150,34 +146,34 @@ class Client:
     ) -> dict[str, Any]:
         path = _path(name) + "/vectors"
         run = isinstance(ids, range) and ids.step == 1 and len(ids) == len(vectors)
-        if _is_array(vectors) and metadata is None and (ids is None or run):
+        if is_array(vectors) and metadata is None and (ids is None or run):
             query = f"?first_id={ids[0]}" if ids else ""
-            return self._answer(method, path + query, _npy(vectors), NPY, headers)
-        columns: dict[str, Any] = {"vectors": _listed(vectors)}
+            return self._answer(method, path + query, npy(vectors), NPY, headers)
+        columns: dict[str, Any] = {"vectors": listed(vectors)}
         if ids is not None:
-            columns["ids"] = _listed(ids)
+            columns["ids"] = listed(ids)
         if metadata is not None:
             columns["metadata"] = list(metadata)
         return self._answer(method, path, json.dumps(columns).encode(), JSON, headers)
 
     def fetch(self, name: str, ids: Sequence[Id], include: Sequence[str] | None = None) -> dict[str, Any]:
         """Stored items by id, in the order asked, and the ids that are not there."""
-        body: dict[str, Any] = {"ids": _listed(ids)}
+        body: dict[str, Any] = {"ids": listed(ids)}
         if include is not None:
             body["include"] = list(include)
         return self._json("POST", _path(name) + "/vectors/fetch", body)
 
     def delete(self, name: str, ids: Sequence[Id]) -> dict[str, Any]:
         """Delete items by id; ids that are not there are passed over."""
-        return self._json("POST", _path(name) + "/vectors/delete", {"ids": _listed(ids)})
+        return self._json("POST", _path(name) + "/vectors/delete", {"ids": listed(ids)})
 
     # Search
 
     def search(self, name: str, query: Vectors, k: int = 10, **options: Any) -> dict[str, Any]:
         """The k nearest of one vector (`hits`), or of each of several (`results`). options: as in the API."""
-        listed = _listed(query)
-        many = bool(listed) and isinstance(listed[0], (list, tuple))
-        return self._json("POST", _path(name) + "/search", {"vectors" if many else "vector": listed, "k": k, **options})
+        vectors = listed(query)
+        kind = "vectors" if vectors and isinstance(vectors[0], list | tuple) else "vector"
+        return self._json("POST", _path(name) + "/search", {kind: vectors, "k": k, **options})
 
     def neighbors(self, name: str, id: Id, k: int = 10) -> dict[str, Any]:
         """The k nearest of a stored item, itself left out."""
@@ -230,17 +226,3 @@ def _problem(text: bytes) -> dict[str, Any]:
     except ValueError:
         problem = None
     return problem if isinstance(problem, dict) else {"detail": text[:200].decode("utf-8", "replace")}
-
-
-def _is_array(values: Any) -> bool:
-    return numpy is not None and isinstance(values, numpy.ndarray)
-
-
-def _listed(values: Any) -> list[Any]:
-    return values.tolist() if _is_array(values) else list(values)
-
-
-def _npy(array: Any) -> bytes:
-    buffer = io.BytesIO()
-    numpy.save(buffer, array, allow_pickle=False)
-    return buffer.getvalue()

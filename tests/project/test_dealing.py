@@ -39,7 +39,7 @@ class Table:
 
     def turn(self) -> None:
         """One round of what the supervisor's loop does."""
-        for key, _ in self.selector.select(0.05):
+        for key, _ in self.selector.select(0.01):
             if isinstance(key.data, Channel):
                 self.dealer.heard(key.data)
             else:

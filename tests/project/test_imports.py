@@ -28,7 +28,7 @@ ONLY_IN = {
     "sqlite3": (),
     "torch": (),
 }
-LIGHT = {"seedvec/__init__.py", "seedvec/client.py", "seedvec/cli.py"}
+LIGHT = {"seedvec/__init__.py", "seedvec/arrays.py", "seedvec/client.py", "seedvec/cli.py"}
 """What the wheel without extras runs: nothing but Python and, where it is there, NumPy."""
 
 SOURCES = sorted(path for top in OURS for path in (ROOT / top).rglob("*.py"))
