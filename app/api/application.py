@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -26,10 +26,11 @@ class Application(FastAPI):
     """FastAPI, with the hot routes in its router and in its OpenAPI."""
 
     hot: list[Resource]
+    typed: list[APIRouter]
 
     def openapi(self) -> dict[str, Any]:
         if not self.openapi_schema:
-            self.openapi_schema = document(self, self.hot)
+            self.openapi_schema = document(self, self.hot, self.typed)
         return self.openapi_schema
 
 
@@ -42,10 +43,12 @@ def create_app(engine: Engine) -> FastAPI:
         docs_url=None,  # FastAPI's page takes its scripts from a CDN
         redoc_url=None,
         redirect_slashes=False,
+        generate_unique_id_function=lambda route: route.name,
     )
     app.hot = [*search.resources(engine), *reads.resources(engine)]
     app.router.routes[:0] = app.hot  # first: routes are tried one after the other
-    for router in (service.router(engine), collections.router(engine), index.router(engine)):
+    app.typed = [service.router(engine), collections.router(engine), index.router(engine)]
+    for router in app.typed:
         app.include_router(router)
     app.add_route("/docs", _docs, include_in_schema=False)
     app.add_exception_handler(Refused, on_refused)

@@ -1,5 +1,6 @@
 """Collections: list, create, describe, change, drop."""
 
+from dataclasses import replace
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Body, Path, Query
@@ -12,6 +13,7 @@ from app.api.ids import check_name, check_new_name
 from app.api.limits import DIMENSION_MAX, DIMENSION_MIN, RECALL_MAX, RECALL_MIN, WAIT_S_DEFAULT, WAIT_S_MAX
 from app.api.openapi import answer, problems
 from app.api.strict_route import StrictRoute
+from app.engine.errors import Refused
 from app.engine.types import DEFAULT_RECALL, CollectionSettings, Dtype, Engine, IdType, IndexKind, IndexSpec, Metric
 
 Name = Annotated[str, Path(description="the collection's name", examples=[examples.COLLECTION])]
@@ -47,6 +49,18 @@ class CreateBody(Strict):
 
 class ChangeBody(Strict):
     recall: Recall
+
+
+def _wanted(engine: Engine, name: str, body: CreateBody) -> CollectionSettings:
+    """What is given, over what the collection has: a field left out differs from nothing, also after a change."""
+    given = {field: getattr(body, field) for field in body.model_fields_set - {"index"}}
+    if "index" in body.model_fields_set:
+        given["index"] = body.index.spec()
+    try:
+        base = engine.settings(name)
+    except Refused:
+        base = CollectionSettings(body.dimension)
+    return replace(base, **given)
 
 
 def router(engine: Engine) -> APIRouter:
@@ -85,10 +99,7 @@ def _add_creating(routes: APIRouter, engine: Engine) -> None:
     ) -> Response:
         """Creating again with fields that agree answers 200; a field that differs 409. It never empties one."""
         name = check_new_name(collection)
-        wanted = CollectionSettings(
-            body.dimension, body.metric, body.dtype, body.id_type, body.index.spec(), body.recall
-        )
-        created = await engine.create(name, wanted)
+        created = await engine.create(name, _wanted(engine, name, body))
         return json_response(await engine.describe(name), 201 if created else 200)
 
     @routes.patch(

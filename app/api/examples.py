@@ -16,6 +16,7 @@ DESCRIBED: dict[str, Any] = {
     "dtype": "float32",
     "id_type": "int",
     "recall": 0.95,
+    "created": "2026-01-31T12:00:00Z",
     "count": 3,
     "bytes": 36864,
     "segments": 1,
@@ -23,11 +24,13 @@ DESCRIBED: dict[str, Any] = {
         "state": "ready",
         "reason": None,
         "kind": "flat",
+        "wanted": {"kind": "auto"},
         "indexed": 3,
         "pending": 0,
         "progress": None,
         "eta_s": None,
     },
+    "calibration": [],
 }
 
 ADD: dict[str, Any] = {
@@ -51,7 +54,7 @@ FETCHED: dict[str, Any] = {"items": [ITEM], "missing": [99]}
 LIST: dict[str, Any] = {"limit": 2, "include": ["metadata"]}
 LISTED: dict[str, Any] = {
     "items": [{"id": 2, "metadata": {"name": "green"}}, {"id": 3, "metadata": {"name": "blue"}}],
-    "next": "3",
+    "next": "AAAAAAAAAAM",
 }
 PATCH: dict[str, Any] = {"metadata": {"warm": None, "hue": 0}}
 
@@ -64,7 +67,7 @@ FOUND: dict[str, Any] = {
         {"id": 4, "distance": 0.82462114, "metadata": {"name": "yellow"}},
     ],
     "exact": True,
-    "expected_recall": None,
+    "expected_recall": 1.0,
     "calibrated_on": None,
     "took_ms": 0.21,
 }

@@ -17,6 +17,7 @@ T = TypeVar("T")
 _PLACE = re.compile(r"(?P<message>.*?)(?: - at `(?:key in )?\$(?P<path>.*)`)?", re.DOTALL)
 _UNKNOWN = re.compile(r"Object contains unknown field `(?P<field>.*)`", re.DOTALL)
 _MISSING = re.compile(r"Object missing required field `(?P<field>.*)`", re.DOTALL)
+_BOUND = re.compile(r" [<>]=? ")
 
 
 def join(prefix: str, path: str) -> str:
@@ -28,6 +29,7 @@ def translate(error: msgspec.ValidationError, prefix: str = "") -> Refused:
     """msgspec's refusal as ours; prefix: the place of what was decoded."""
     found = _PLACE.fullmatch(str(error))
     message, path = (found["message"], found["path"] or "") if found else (str(error), "")
+    path = path.replace("[...]", "")  # msgspec's word for a key of a free object, which it does not name
     if field := _UNKNOWN.fullmatch(message):
         return one(UnknownField, join(prefix, f"{path}.{field['field']}"), "unknown field")
     if field := _MISSING.fullmatch(message):
@@ -37,7 +39,8 @@ def translate(error: msgspec.ValidationError, prefix: str = "") -> Refused:
         return one(NotFinite, where, "the number is too large to be finite")
     if message == "Integer value out of range":
         return one(OutOfRange, where, "the number has too many digits")
-    return one(Invalid, where, message.replace("`", "").replace("Expected", "expected"))
+    kind = OutOfRange if _BOUND.search(message) else Invalid
+    return one(kind, where, message.replace("`", "").replace("Expected", "expected"))
 
 
 def decode(decoder: msgspec.json.Decoder[T], body: bytes | bytearray | msgspec.Raw, prefix: str = "") -> T:

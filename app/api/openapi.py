@@ -4,8 +4,9 @@ from collections.abc import Iterable
 from typing import Any
 
 import msgspec
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute
 
 from app.api import examples
 from app.api.bodies import JSON, NPY
@@ -77,9 +78,14 @@ def _example(status: int, code: str) -> Json:
     }
 
 
-def document(app: FastAPI, resources: Iterable[Resource]) -> Json:
-    """The whole OpenAPI document."""
+def document(app: FastAPI, resources: Iterable[Resource], routers: Iterable[APIRouter]) -> Json:
+    """The whole OpenAPI document. routers: those included in the application."""
     spec = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+    for route in (route for router in routers for route in router.routes if isinstance(route, APIRoute)):
+        for method in route.methods or ():
+            # FastAPI drops what is None, out of examples too, where null is part of the answer.
+            responses = spec["paths"][route.path_format][method.lower()]["responses"]
+            responses |= {str(status): response for status, response in route.responses.items()}
     operations = [(r.path_format, o) for r in resources for o in r.operations.values()]
     structs = [s for _, o in operations for s in (o.body, o.query) if s is not None]
     _, components = msgspec.json.schema_components(structs, ref_template=_REF)

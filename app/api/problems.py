@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from app.api.refusals import MethodNotAllowed, RouteNotFound, UnknownField
-from app.engine.errors import MAX_FAULTS, Fault, Invalid, Malformed, Refused, Unavailable
+from app.engine.errors import MAX_FAULTS, Fault, Invalid, Malformed, OutOfRange, Refused, Unavailable
 
 log = logging.getLogger("seedvec.api")
 
@@ -185,6 +185,10 @@ def request_id(scope: Mapping[str, Any]) -> str:
     return str(scope.get("request_id", ""))
 
 
+_PLAIN = {"extra_forbidden": "unknown field", "missing": "missing"}
+_BOUNDS = {"greater_than", "greater_than_equal", "less_than", "less_than_equal"}
+
+
 def _where(location: tuple[Any, ...]) -> str:
     text = ""
     for part in location[1:] if location and location[0] in ("body", "query", "path", "header") else location:
@@ -194,16 +198,13 @@ def _where(location: tuple[Any, ...]) -> str:
 
 def from_pydantic(error: RequestValidationError) -> Refused:
     """A typed route's validation errors in our words: places as `index.m`, unknown fields under their own code."""
-    faults: list[Fault] = []
-    unknown = False
-    for entry in error.errors():
-        if entry["type"] == "json_invalid":
-            return Malformed(f"the body is no JSON: {entry['msg']}")
-        unknown = unknown or entry["type"] == "extra_forbidden"
-        message = "unknown field" if entry["type"] == "extra_forbidden" else str(entry["msg"])
-        faults.append(Fault(_where(tuple(entry["loc"])), message))
+    entries = error.errors()
+    types = {entry["type"] for entry in entries}
+    faults = [Fault(_where(tuple(entry["loc"])), _PLAIN.get(entry["type"]) or str(entry["msg"])) for entry in entries]
     detail = "; ".join(f"{f.where}: {f.message}" for f in faults[:5])
-    return (UnknownField if unknown else Invalid)(detail, faults)
+    if "extra_forbidden" in types:
+        return UnknownField(detail, faults)
+    return (OutOfRange if types <= _BOUNDS else Invalid)(detail, faults)
 
 
 async def on_refused(request: Request, error: Exception) -> Response:

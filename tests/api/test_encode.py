@@ -1,0 +1,75 @@
+"""Answers as bytes: shortest float32 decimals, metadata as stored, arrays filled up."""
+
+import io
+
+import numpy as np
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.api.encode import items_value, json_response, npz_response, search_value
+from app.engine.errors import OutOfRange
+from app.engine.types import Hits, Id, Items, SearchAnswer
+
+
+def hits(ids: list[Id], distances: list[float]) -> Hits:
+    return Hits(Items(list(ids)), np.array(distances, np.float32))
+
+
+def test_a_search_answer_is_the_contracts() -> None:
+    found = Hits(Items([42], None, [b'{"pos":"noun"}']), np.array([0.1834], np.float32))
+    body = json_response(search_value(SearchAnswer([found], False, 0.962, "data"), False, 0.0007)).body
+    assert body == (
+        b'{"hits":[{"id":42,"distance":0.1834,"metadata":{"pos":"noun"}}],'
+        b'"exact":false,"expected_recall":0.962,"calibrated_on":"data","took_ms":0.7}'
+    )
+
+
+def test_several() -> None:
+    answer = SearchAnswer([hits([1], [0.5]), hits([], [])], True, None, None)
+    value = orjson.loads(json_response(search_value(answer, True, 0)).body)
+    assert [len(result["hits"]) for result in value["results"]] == [1, 0]
+
+
+def test_an_item_without_metadata_says_null() -> None:
+    body = json_response(items_value(Items(["a"], np.ones((1, 2), np.float16), [None]))).body
+    assert body == b'[{"id":"a","vector":[1.0,1.0],"metadata":null}]'
+
+
+@given(st.lists(st.floats(width=16, allow_nan=False, allow_infinity=False), min_size=1, max_size=8))
+def test_float16_reads_back_bit_for_bit(numbers: list[float]) -> None:
+    stored = np.array([numbers], np.float16)
+    sent = orjson.loads(json_response(items_value(Items([1], stored))).body)[0]["vector"]
+    assert np.array(sent).astype(np.float16).tobytes() == stored.tobytes()
+
+
+@given(st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=1, max_size=8))
+def test_float32_goes_out_as_the_shortest_decimal(numbers: list[float]) -> None:
+    stored = np.array([numbers], np.float32)
+    body = json_response(items_value(Items([1], stored))).body.decode()
+    for text, number in zip(body.partition('"vector":[')[2].rstrip("}]").split(","), stored[0], strict=True):
+        digits = text.lstrip("-").split("e")[0].replace(".", "").strip("0")
+        shortest = np.format_float_scientific(number, unique=True, trim="-")
+        assert len(digits) <= len(shortest.lstrip("-").split("e")[0].replace(".", "").strip("0"))
+        assert np.float32(np.longdouble(text)) == number
+
+
+def test_npz_of_ints_is_filled_up() -> None:
+    got = np.load(
+        io.BytesIO(npz_response(SearchAnswer([hits([5, 2], [0, 1]), hits([], [])], True, None, None), 3).body)
+    )
+    assert got["ids"].dtype == np.int64 and got["ids"].tolist() == [[5, 2, -1], [-1, -1, -1]]
+    assert got["distances"].dtype == np.float32
+    assert got["distances"].tolist() == [[0, 1, np.inf], [np.inf] * 3]
+
+
+def test_npz_of_strings() -> None:
+    answer = SearchAnswer([hits(["é", "abc"], [0, 1]), hits(["x" * 64], [0])], True, None, None)
+    got = np.load(io.BytesIO(npz_response(answer, 2).body))
+    assert got["ids"].tolist() == [["é".encode(), b"abc"], [b"x" * 64, b""]]
+
+
+def test_npz_of_longer_strings_is_refused() -> None:
+    with pytest.raises(OutOfRange, match="JSON"):
+        npz_response(SearchAnswer([hits(["é" * 33], [0])], True, None, None), 1)
