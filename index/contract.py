@@ -31,7 +31,10 @@ class Vectors:
 
 @dataclass(frozen=True, slots=True)
 class Alive:
-    """Which rows may be answered with. mask: (n,) bool; bits: the same, packed little-endian, for Faiss; count: how many."""
+    """Which rows may be answered with.
+
+    mask: (n,) bool; bits: the same, packed little-endian, for Faiss; count: how many.
+    """
 
     mask: NDArray[np.bool_]
     bits: NDArray[np.uint8]

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.contract import Metric
+from index.halves import as_float32
 
 BLOCK_DIMENSIONS = 8192
 """OpenBLAS splits a dot product of more than 10,000 numbers over its threads: the sum would depend on how many."""
@@ -36,7 +37,7 @@ def _dot(a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
 def _cosine_from(dot: NDArray[Any], query_square: NDArray[Any], row_square: NDArray[Any]) -> NDArray[Any]:
     # One root of the product, in float64: for a vector and itself it is root(s·s) = s exactly, so 1 - s/s is 0.
     product = np.multiply(query_square, row_square, dtype=np.float64)
-    return np.clip(1.0 - dot / np.sqrt(product), 0.0, 2.0)
+    return np.asarray(np.clip(1.0 - dot / np.sqrt(product), 0.0, 2.0))
 
 
 def _wide(metric: Metric, query: NDArray[Any], rows: NDArray[Any]) -> NDArray[np.float64]:
@@ -44,14 +45,14 @@ def _wide(metric: Metric, query: NDArray[Any], rows: NDArray[Any]) -> NDArray[np
     q, r = query.astype(np.float64), rows.astype(np.float64)
     if metric == "l2":
         q -= r
-        return np.sqrt(_dot(q, q))
+        return np.asarray(np.sqrt(_dot(q, q)))
     if metric == "dot":
         return -_dot(q, r)
     # Scaled by the largest entry, for the squares of 1e-200 (a product of two) would vanish even in float64.
     q /= np.maximum(np.abs(q).max(axis=-1, keepdims=True), LARGEST**-1.1)
     r /= np.maximum(np.abs(r).max(axis=-1, keepdims=True), LARGEST**-1.1)
     # A zero vector has no angle; the contract refuses it, so 1 (a right angle) is only there to be a number.
-    return np.nan_to_num(_cosine_from(_dot(q, r), _dot(q, q), _dot(r, r)), nan=1.0)
+    return np.asarray(np.nan_to_num(_cosine_from(_dot(q, r), _dot(q, q), _dot(r, r)), nan=1.0))
 
 
 def distances(metric: Metric, query: NDArray[Any], rows: NDArray[Any]) -> NDArray[np.float32]:
@@ -61,7 +62,7 @@ def distances(metric: Metric, query: NDArray[Any], rows: NDArray[Any]) -> NDArra
     Leading axes broadcast: queries (q, 1, d) and rows (q, w, d) → (q, w), the same bits as one by one.
     """
     query = np.ascontiguousarray(query, dtype=np.float32)
-    rows = np.ascontiguousarray(rows, dtype=np.float32)
+    rows = as_float32(rows)
     with np.errstate(all="ignore"):
         if metric == "l2":
             difference = rows - query
@@ -90,7 +91,7 @@ def norms(rows: NDArray[Any]) -> NDArray[np.float32]:
     step = max(1, (1 << 22) // max(1, rows.shape[1]))
     with np.errstate(all="ignore"):
         for start in range(0, len(rows), step):
-            block = np.ascontiguousarray(rows[start : start + step], dtype=np.float32)
+            block = as_float32(rows[start : start + step])
             square = _dot(block, block)
             root = np.sqrt(square)
             doubtful = ~((square >= TINY) & (square <= HUGE))

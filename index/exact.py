@@ -6,8 +6,6 @@ among the k nearest, given that bound, gets its distance from the one function. 
 that function, ties included, and the same for a query alone and in a batch, though their kernels differ.
 """
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -148,5 +146,3 @@ def _chosen(n: int, rows: NDArray[np.int64] | None, dead: NDArray[np.bool_] | No
 
 def _none() -> Hit:
     return np.empty(0, np.int64), np.empty(0, np.float32)
-
-

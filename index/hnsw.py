@@ -16,6 +16,7 @@ from index import mapped, source, threads
 from index.approximate import Approximate
 from index.calibration import Calibration, calibrate, held_out, true_kth
 from index.contract import IndexFileError, Vectors
+from index.halves import as_float32
 from index.pacing import Progress, pieces, within
 
 EF_SEARCH = (16, 20, 24, 32, 40, 48, 64, 80, 96, 128, 160, 192, 256, 384, 512, 768)
@@ -58,16 +59,14 @@ def copies(vectors: Vectors) -> bool:
 
 def build(vectors: Vectors, params: dict[str, int], progress: Progress) -> tuple[Any, Calibration]:
     """A graph whose slots are rows, and what it was measured at. What it compares is float32 once, or float16."""
-    n, d = vectors.rows.shape
+    n = len(vectors.rows)
     asked = held_out(n)
     in_graph = np.setdiff1d(np.arange(n), asked, assume_unique=True)
     order = np.concatenate([in_graph, asked])
     graph = _empty(vectors, params["m"])
     graph.hnsw.efConstruction = params["ef_construction"]
     _add(graph, vectors, in_graph, within(progress, 0.0, BUILT))
-    queries = np.ascontiguousarray(vectors.rows[asked], dtype=np.float32)
-    if vectors.metric == "cosine":
-        queries = source.unit(queries, vectors.norms[asked])
+    queries = source.taken(vectors, asked)
     kth = true_kth(vectors, queries, in_graph, within(progress, BUILT, 0.85))
     grid = [[{"ef_search": ef} for ef in EF_SEARCH]]
     calibration = calibrate(Hnsw(vectors, graph, None, order), queries, kth, grid, within(progress, 0.85, 0.95))
@@ -87,7 +86,7 @@ def _empty(vectors: Vectors, m: int) -> Any:
 def _add(graph: Any, vectors: Vectors, rows: NDArray[np.int64], progress: Progress) -> None:
     threads.use(threads.batch_threads())
     for piece in pieces(len(rows), first=1000, largest=50_000):
-        block = vectors.rows[rows[piece]].astype(np.float32)
+        block = as_float32(vectors.rows[rows[piece]])
         graph.add(source.unit(block, vectors.norms[rows[piece]]) if copies(vectors) else block)
         progress(piece.stop / len(rows))
 

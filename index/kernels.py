@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from index import distance
 from index.contract import Vectors
+from index.halves import as_float32
 
 U = 2.0**-24
 """Half the spacing of float32 at 1."""
@@ -33,7 +34,7 @@ class Slack:
 
     def above(self, score: np.float32) -> np.float32:
         bound = float(score) + self.absolute + self.relative * abs(float(score))
-        return np.nextafter(np.float32(bound), np.float32(np.inf))
+        return np.float32(np.nextafter(np.float32(bound), np.float32(np.inf)))
 
 
 class Scorer:
@@ -126,11 +127,9 @@ class Scorer:
         query = np.ascontiguousarray(query, dtype=np.float32)
         return query / distance.norms(query[None]) if self._metric == "cosine" else query
 
-    def _blocks(
-        self, wanted: NDArray[np.int64] | None, step: int
-    ) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+    def _blocks(self, wanted: NDArray[np.int64] | None, step: int) -> Iterator[tuple[slice, NDArray[np.float32]]]:
         total = len(self._rows) if wanted is None else len(wanted)
         for start in range(0, total, step):
             part = slice(start, min(start + step, total))
             block = self._rows[part] if wanted is None else self._rows[wanted[part]]
-            yield part, np.ascontiguousarray(block, dtype=np.float32)
+            yield part, as_float32(block)

@@ -45,4 +45,5 @@ def private_bytes(meta: dict[str, Any]) -> int:
         # Level and offset of each node are read into vectors; a search keeps a byte a node of where it was.
         return rows * (4 + 8 + 1)
     # Codes are padded to blocks of 32 rows a list and held beside their ids; measured 13 MB for a file of 9.
-    return round(1.45 * rows * ((params["pq_m"] + 1) // 2 + 8)) + 4 * params["nlist"] * dimension
+    code_bytes = (int(params["pq_m"]) + 1) // 2
+    return round(1.45 * rows * (code_bytes + 8)) + 4 * int(params["nlist"]) * dimension

@@ -20,9 +20,13 @@ class Parameter:
     help: str
 
 
-M = Parameter("m", 4, None, 96, "links of a node in the graph, 2·m on the lowest level; default: 16, or 32 above recall 0.97")
+M = Parameter(
+    "m", 4, None, 96, "links of a node in the graph, 2·m on the lowest level; default: 16, or 32 above recall 0.97"
+)
 EF_CONSTRUCTION_DEFAULT = 80
-EF_CONSTRUCTION = Parameter("ef_construction", 16, EF_CONSTRUCTION_DEFAULT, 1000, "nodes kept in sight while a node is linked")
+EF_CONSTRUCTION = Parameter(
+    "ef_construction", 16, EF_CONSTRUCTION_DEFAULT, 1000, "nodes kept in sight while a node is linked"
+)
 NLIST = Parameter("nlist", 1, None, 65_536, "lists the vectors are sorted into; default: the root of their number")
 PQ_M = Parameter("pq_m", 1, None, 8_192, "parts of 4 bits each in a vector's code; default: d/2 to d/8")
 

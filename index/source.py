@@ -5,6 +5,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.contract import Metric, Vectors
+from index.halves import as_float32
 
 UNIT_TOLERANCE = 1e-3
 """Vectors of norm 1 within this are ordered by their inner product as by their angle, but for near ties, which the
@@ -17,14 +18,14 @@ def are_unit(vectors: Vectors) -> bool:
 
 def taken(vectors: Vectors, rows: NDArray[np.int64]) -> NDArray[np.float32]:
     """Some rows for Faiss, (m, d) float32, C order."""
-    block = np.ascontiguousarray(vectors.rows[rows], dtype=np.float32)
+    block = as_float32(vectors.rows[rows])
     if vectors.metric == "cosine":
         block = unit(block, vectors.norms[rows])
     return block
 
 
 def unit(rows: NDArray[np.float32], norms: NDArray[np.float32]) -> NDArray[np.float32]:
-    return rows / np.maximum(norms, np.float32(1e-38))[:, None]
+    return np.asarray(rows / np.maximum(norms, np.float32(1e-38))[:, None], dtype=np.float32)
 
 
 def faiss_metric(metric: Metric) -> int:
