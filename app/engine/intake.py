@@ -51,10 +51,16 @@ def check_vectors(given: NDArray[Any], settings: Settings, at: Place) -> NDArray
         raise errors.DimensionMismatch(detail, [Fault(at(0), detail)], len(given))
     with np.errstate(over="ignore"):
         vectors = np.ascontiguousarray(given, settings.vector_dtype)
-    # One NaN or infinity anywhere makes the row's norm one: the rows are read once.
+    # One NaN or infinity anywhere makes the row's norm one: the rows are read once. Not so in float16, whose fast
+    # conversion makes a finite 65536 of an infinity.
     with np.errstate(over="ignore", invalid="ignore"):
         lengths = norms(vectors)
-    if bool((lengths <= MAX_NORM).all()) and (settings.metric != "cosine" or bool((lengths >= MIN_COSINE_NORM).all())):
+    finite = vectors.dtype != np.float16 or bool(np.isfinite(vectors).all())
+    if (
+        finite
+        and bool((lengths <= MAX_NORM).all())
+        and (settings.metric != "cosine" or bool((lengths >= MIN_COSINE_NORM).all()))
+    ):
         return vectors
     bad = np.logical_not(np.isfinite(vectors).all(axis=1))
     if bad.any():
