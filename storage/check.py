@@ -1,8 +1,9 @@
 """`seedvec check`: is everything in a data folder as it was acknowledged? It changes nothing.
 
 It may run beside a server: each collection is judged by one read transaction, during which its files are opened, so
-that what a merge unlinks afterwards can still be read. That transaction lasts about a second for 1M rows: it holds
-up no writer, only the shrinking of the write-ahead log; split up, live rows and deaths would be of different moments.
+that what a merge unlinks afterwards can still be read. That transaction lasts 0.4 s for 1M rows (int ids), longer than
+any other reader's: it holds up no writer, only the recycling of the write-ahead log; split up, live rows and deaths
+would be of different moments. Hashing and comparing come after it: 1M × 128 take 1 to 1.5 s in all.
 """
 
 import os
@@ -26,7 +27,17 @@ from storage.check_rows import (
     check_metadata,
     read_rows,
 )
-from storage.layout import LOCK_NAME, REGISTRY_NAME, SQLITE_SUFFIXES, CollectionFolder, DataFolder
+from storage.layout import (
+    CATALOGUE_NAME,
+    COLLECTIONS_NAME,
+    LOCK_NAME,
+    REGISTRY_NAME,
+    SEGMENTS_NAME,
+    SQLITE_SUFFIXES,
+    WRITE_LOCK_NAME,
+    CollectionFolder,
+    DataFolder,
+)
 from storage.readonly import ReadOnlyDatabase
 from storage.report import Finding, Report
 
@@ -54,7 +65,7 @@ def check(data_dir: str | os.PathLike[str]) -> Report:
     uuids = {one.uuid for one in named}
     for folder_name in sorted(folders - uuids):
         report.add("note", f"c/{folder_name}", "no name leads to this folder: it is swept at the next start")
-    _note_strays(data.root, {LOCK_NAME, "c", *_sqlite(REGISTRY_NAME)}, "", report)
+    _note_strays(data.root, {LOCK_NAME, COLLECTIONS_NAME, *_sqlite(REGISTRY_NAME)}, "", report)
     return report
 
 
@@ -104,6 +115,7 @@ def _check_collection(folder: CollectionFolder, name: str, data: DataFolder, rep
             moment = _read_moment(db, folder)
             with closing(moment):
                 _judge(moment, name, mine)
+        _note_strays(folder.root, {WRITE_LOCK_NAME, SEGMENTS_NAME, *_sqlite(CATALOGUE_NAME)}, f"{name}/", mine)
         _note_strays(folder.segments, _names_now(folder), f"{name}/segments/", mine)
     except (errors.StorageError, apsw.Error, OSError) as e:
         if not _still_named(data, name, folder):

@@ -99,8 +99,9 @@ def _integers(db: Database, table: str, columns: tuple[str, ...], by: str) -> li
     """
     texts = ", ".join(f"group_concat({c})" for c in columns)
     others = " + ".join(f"sum(typeof({c}) <> 'integer')" for c in columns)
-    part = f"SELECT * FROM {table} WHERE {by} > ? ORDER BY {by} LIMIT {FETCH_ROWS}"
-    query = f"SELECT max({by}), {others}, {texts} FROM (SELECT {', '.join(dict.fromkeys((*columns, by)))} FROM ({part}))"
+    wanted = ", ".join(dict.fromkeys((*columns, by)))
+    part = f"SELECT {wanted} FROM {table} WHERE {by} > ? ORDER BY {by} LIMIT {FETCH_ROWS}"
+    query = f"SELECT max({by}), {others}, {texts} FROM ({part})"
     found: list[list[Keys]] = [[np.empty(0, np.int64)] for _ in columns]
     last = -(2**63)
     while (row := db.one(query, (last,))) is not None and row[0] is not None:

@@ -173,6 +173,7 @@ def test_strays_are_noted(filled: Collection) -> None:
         filled.folder.segments / "000009-x.h5",
         filled.data.collections / "feed",
         filled.data.root / "notes.txt",
+        filled.folder.root / "catalog.db.bak",
     ]
     for stray in strays:
         stray.touch()

@@ -48,6 +48,8 @@ def test_h5py_a_memory_map_and_the_reader_see_the_same(tmp_path: Path, ids: Any,
     mapped = np.memmap(path, dtype, "r", offset=offset, shape=(N, D))
     assert mapped.tobytes() == sent["vectors"].tobytes()
     segment = open_segment(path)
+    for willneed in (False, True):
+        segment.advise(willneed=willneed)
     assert segment.vectors.tobytes() == sent["vectors"].tobytes() and not segment.vectors.flags.writeable
     assert (segment.keys_rel == sent["keys_rel"]).all() and (segment.norms == sent["norms"]).all()
     assert (segment.rows, segment.dimension, segment.metric) == (N, D, "cosine")
@@ -108,8 +110,8 @@ BAD: dict[str, dict[str, Any]] = {
     "too few ids": _bad({"ids": np.arange(N - 1)}),
     "float64": _bad({"vectors": columns(dtype="float64")["vectors"]}),
     "a metric of our own": _bad({"metric": "manhattan"}),
-    "an empty id": _bad({"ids": [""] + STR_IDS[1:]}),
-    "an id of 513 bytes": _bad({"ids": ["x" * 513] + STR_IDS[1:]}),
+    "an empty id": _bad({"ids": ["", *STR_IDS[1:]]}),
+    "an id of 513 bytes": _bad({"ids": ["x" * 513, *STR_IDS[1:]]}),
     "a negative id": _bad({"ids": np.arange(N) - 1}),
 }
 

@@ -19,7 +19,7 @@ ROWS, DIMENSION = 5000, 128
 NAME = "000001-" + "0" * 32 + ".h5"
 STEPS = [name for name in failpoints.names() if name.startswith("segment.")]
 AFTER_RENAME = {"segment.fsync_dir", "segment.published"}
-WRITE = f"""
+WRITE = """
 from pathlib import Path
 from tests.storage.test_segment_crash import publish_one
 publish_one(Path.cwd())
