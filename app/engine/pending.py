@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from index.contract import Alive, Metric, Vectors
 from index.distance import norms
+from index.exact import Exact
 from storage.catalogue import PendingRows
 
 FIRST_CAPACITY = 256
@@ -18,12 +19,16 @@ FIRST_CAPACITY = 256
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """keys: (n,) int64 ascending; ids: at least n; vectors: n rows. alive: None while every row is."""
+    """keys: (n,) int64 ascending; ids: at least n; exact: the search over the n vectors. alive: None while all are."""
 
     keys: NDArray[np.int64]
     ids: list[Any]
-    vectors: Vectors
+    exact: Exact
     alive: Alive | None
+
+    @property
+    def vectors(self) -> Vectors:
+        return self.exact.vectors
 
     @property
     def live(self) -> int:
@@ -100,4 +105,4 @@ class PendingBuffer:
             mask = np.ones(n, bool)
             mask[list(self._dead)] = False
             alive = Alive.of(mask)
-        return Pending(self._keys[:n], self._ids, vectors, alive)
+        return Pending(self._keys[:n], self._ids, Exact(vectors), alive)

@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 
 from app.engine.view import View
 from index.contract import Alive, Found, Index, Plan
-from index.exact import Exact
 
 MAX_DROPPED_SHARE = 0.05
 """Above it the calibration speaks of another collection: no recall is claimed."""
@@ -57,7 +56,7 @@ def plan(view: View, k: int, recall: float, exact: bool) -> SearchPlan:
         recalls.append(1.0 if chosen.exact else None if stale else chosen.expected_recall)
         steps.append(Step(number, index, chosen, part.alive))
     if view.pending.live:
-        pending = Exact(view.pending.vectors)
+        pending = view.pending.exact
         steps.append(Step(None, pending, pending.plan(k, recall), view.pending.alive))
     all_exact = all(step.plan.exact for step in steps)
     known = [r for r in recalls if r is not None]
