@@ -11,6 +11,7 @@ import logging
 import selectors
 import socket
 import struct
+import time
 from dataclasses import dataclass
 
 log = logging.getLogger("seedvec.dealing")
@@ -22,6 +23,10 @@ MAX_MESSAGE = 64
 BACKLOG = 2048
 ACCEPTED_AT_ONCE = 64
 """Connections taken in one turn, so that signals and dead workers are seen to in between."""
+
+LATECOMERS_S = 5.0
+"""At the start accepting waits for all workers, so long at most: kept-alive connections stay where they were dealt,
+and clients that wait for the server would all be the first worker's."""
 
 PAUSE_S = 0.02
 """Wait before accepting again when every channel is full or descriptors have run out."""
@@ -43,7 +48,7 @@ class Dealer:
     """The listening socket and the workers' channels, on the supervisor's selector.
 
     Accepting is on exactly while a worker is ready and `resume_at` has passed: otherwise connections wait in the
-    kernel's backlog.
+    kernel's backlog. The first time, all workers have to be ready.
     """
 
     def __init__(self, listener: socket.socket, selector: selectors.BaseSelector) -> None:
@@ -55,6 +60,7 @@ class Dealer:
         self._dealt = 0
         self._in_hand: socket.socket | None = None
         self._accepting = False
+        self._all_came = False
         self._stopped = False
         # Linux hands the option on to accepted sockets. Without it, small answers wait for the client's ACK.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -89,14 +95,22 @@ class Dealer:
             except OSError:
                 message = b""
             if message == READY:
-                channel.ready = self.ever_ready = True
                 log.info("%s is ready", channel.name)
-                self._arrange()
+                self._ready(channel)
             elif len(message) == CLOSED.size:
                 channel.open = max(0, channel.open - CLOSED.unpack(message)[0])
             else:
                 # End of file (or nothing we understand): it is dying. Its exit follows and starts another.
                 self.leave(channel)
+
+    def _ready(self, channel: Channel) -> None:
+        channel.ready = True
+        if not self.ever_ready:
+            self.ever_ready = True
+            self.resume_at = time.monotonic() + LATECOMERS_S
+        if not self._all_came and all(c.ready for c in self.channels):
+            self._all_came, self.resume_at = True, None
+        self._arrange()
 
     def accept(self, now: float) -> None:
         """Accept what waits and deal it out. now: seconds on the caller's monotonic clock."""
@@ -152,7 +166,7 @@ class Dealer:
     def tick(self, now: float) -> None:
         """Accept again after a pause."""
         if self.resume_at is not None and now >= self.resume_at:
-            self.resume_at = None
+            self.resume_at, self._all_came = None, True
             self._arrange()
             self.accept(now)
 

@@ -11,8 +11,8 @@ if __name__ == "__main__":
     if sys.argv[1] == "signal":
         # The pipe's writing end kept open here: its end of file never comes.
         pid, _ = os.environ[PARENT].split(":")
-        reading, _ = os.pipe()
-        os.environ[PARENT] = f"{pid}:{reading}"
+        kept_open = os.pipe()
+        os.environ[PARENT] = f"{pid}:{kept_open[0]}"
     assert adopt()
     if sys.argv[1] == "pipe":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, 0, 0, 0, 0)

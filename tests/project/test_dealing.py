@@ -140,6 +140,38 @@ def test_until_a_worker_is_ready_connections_wait(table: Table) -> None:
     hand_back(end, dealt)
 
 
+def test_at_the_start_all_workers_are_waited_for(table: Table) -> None:
+    _, first = table.worker(ready=False)
+    _, second = table.worker(ready=False)
+    first.send(READY)
+    table.turn()
+    table.connect(4)
+    assert received(first) == []
+    second.send(READY)
+    table.turn()
+    table.turn()
+    dealt = [received(first), received(second)]
+    assert [len(connections) for connections in dealt] == [2, 2]
+    hand_back(first, dealt[0])
+    hand_back(second, dealt[1])
+
+
+def test_a_worker_that_does_not_come_is_not_waited_for_for_ever(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.dealing.LATECOMERS_S", 0.2)
+    _, first = table.worker(ready=False)
+    table.worker(ready=False)
+    first.send(READY)
+    table.turn()
+    table.connect(2)
+    assert received(first) == []
+    time.sleep(0.2)
+    table.turn()
+    table.turn()
+    dealt = received(first)
+    assert len(dealt) == 2
+    hand_back(first, dealt)
+
+
 def test_a_dead_worker_is_passed_over(table: Table) -> None:
     (first, first_end), (_, second_end) = table.worker(), table.worker()
     first_end.close()

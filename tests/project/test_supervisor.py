@@ -1,0 +1,181 @@
+"""The supervisor with a real server: what it refuses, what it starts again, how it stops."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.harness import HOST, ROOT, Server, wait_for
+from tests.processes import holder_of
+
+PATIENCE_S = 30.0
+COLLECTION = "/v1/collections/things"
+
+
+def refusal(*arguments: str, **variables: str) -> tuple[int, str]:
+    """Exit status and words of a `serve` that does not start."""
+    environment = {name: text for name, text in os.environ.items() if not name.startswith("SEEDVEC_")}
+    done = subprocess.run(
+        [sys.executable, "-m", "seedvec.cli", "serve", *arguments],
+        cwd=ROOT,
+        env=environment | variables,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+    )
+    return done.returncode, done.stderr.strip()
+
+
+def half_an_add(server: Server) -> tuple[socket.socket, bytes]:
+    """A connection on which an add has begun, and the rest of it."""
+    server.client.put(COLLECTION, json={"dimension": 2}).raise_for_status()
+    body = json.dumps({"items": [{"id": 1, "vector": [1, 2]}]}).encode()
+    head = f"POST {COLLECTION}/vectors HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    begun = socket.create_connection((HOST, server.port), timeout=PATIENCE_S)
+    begun.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body[:10])
+    time.sleep(0.5)  # so that the worker has the head before anything else happens
+    return begun, body[10:]
+
+
+def test_an_open_address_is_refused(tmp_path: Path) -> None:
+    status, words = refusal("--data", str(tmp_path / "d"), "--host", "0.0.0.0")
+    assert status == 2
+    expected = (
+        "refusing to bind 0.0.0.0 without a key: set SEEDVEC_API_KEY, or --insecure behind an authenticating proxy"
+    )
+    assert words == f"seedvec: {expected}"
+    assert not (tmp_path / "d").exists()
+
+
+def test_a_key_is_refused_rather_than_ignored(tmp_path: Path) -> None:
+    status, words = refusal("--data", str(tmp_path / "d"), SEEDVEC_API_KEY="secret")
+    assert status == 2
+    assert "SEEDVEC_API_KEY is set, but this version checks no keys yet" in words
+    assert "secret" not in words
+
+
+def test_a_wrong_setting_is_named(tmp_path: Path) -> None:
+    status, words = refusal("--data", str(tmp_path / "d"), SEEDVEC_WORKERS="none")
+    assert (status, words) == (2, "seedvec: SEEDVEC_WORKERS: 'none' is not a whole number")
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    status, words = refusal("--data", str(tmp_path / "file"), "--port", "0")
+    assert status == 1
+    assert "cannot make the data folder" in words
+
+
+def test_a_second_server_on_the_folder_is_refused(server: Server) -> None:
+    status, words = refusal("--data", str(server.data_dir), "--port", "0")
+    assert status == 1
+    assert f"{server.data_dir} is in use by process {server.process.pid if server.process else 0}" in words
+    assert server.url in words
+
+
+def test_a_port_in_use_is_refused(server: Server, tmp_path: Path) -> None:
+    status, words = refusal("--data", str(tmp_path / "other"), "--port", str(server.port))
+    assert status == 1
+    assert f"cannot listen on 127.0.0.1:{server.port}" in words
+
+
+@pytest.mark.parametrize("module", ["app.worker", "app.sealer", "app.builder"])
+def test_what_dies_is_started_again(server: Server, module: str) -> None:
+    before = set(server.children(module))
+    victim = min(before)
+    os.kill(victim, signal.SIGKILL)
+    wait_for("another one runs", lambda: len(set(server.children(module)) - before) == 1)
+    assert set(server.children(module)) & before == before - {victim}
+    assert "killed by SIGKILL); starting another in 0.1 s" in server.log_tail()
+    assert server.client.get("/readyz").status_code == 200
+
+
+def test_what_dies_at_once_is_started_with_growing_pauses(server: Server) -> None:
+    """Killed as often as it appears, the sealer must not be started in a tight loop."""
+    until, seen = time.monotonic() + 3.0, set()
+    while time.monotonic() < until:
+        for pid in server.children("app.sealer"):
+            seen.add(pid)
+            os.kill(pid, signal.SIGKILL)
+        time.sleep(0.01)
+    # Pauses of 0.1, 0.2, 0.4, 0.8, 1.6 s: six at most in three seconds.
+    assert 3 <= len(seen) <= 6
+    wait_for("it runs again", lambda: bool(server.children("app.sealer")))
+
+
+def test_connections_are_spread_over_the_workers(server: Server) -> None:
+    connections = [socket.create_connection((HOST, server.port), timeout=PATIENCE_S) for _ in range(8)]
+    workers = server.children("app.worker")
+
+    def holders() -> list[int]:
+        found = [holder_of(server.port, c.getsockname()[1], workers) for c in connections]
+        return sorted(sum(holder == worker for holder in found) for worker in workers)
+
+    try:
+        wait_for("each worker holds four", lambda: holders() == [4, 4])
+    finally:
+        for connection in connections:
+            connection.close()
+
+
+def test_while_no_worker_runs_connections_wait(tmp_path: Path) -> None:
+    with Server(tmp_path / "data", workers=1) as server:
+        (worker,) = server.children("app.worker")
+        os.kill(worker, signal.SIGKILL)
+        assert server.client.get("/readyz", timeout=PATIENCE_S).status_code == 200
+        assert server.children("app.worker") != [worker]
+
+
+def test_what_is_being_answered_at_the_stop_is_finished(server: Server) -> None:
+    begun, rest = half_an_add(server)
+    with begun:
+        assert server.process is not None
+        server.process.send_signal(signal.SIGTERM)
+        wait_for("the stop is under way", lambda: "stopping" in server.log_tail())
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection((HOST, server.port), timeout=PATIENCE_S)
+        begun.sendall(rest)
+        assert begun.recv(4096).startswith(b"HTTP/1.1 201")
+    server.process.wait(PATIENCE_S)
+    assert server.process.returncode == 0
+    server.stop()
+    server.start()
+    assert server.client.get(COLLECTION).json()["count"] == 1
+
+
+def test_what_does_not_finish_is_cut_off(tmp_path: Path) -> None:
+    with Server(tmp_path / "data", workers=1, env={"SEEDVEC_DRAIN_S": "1"}, may_trace=True) as server:
+        begun, _ = half_an_add(server)
+        with begun:
+            assert server.process is not None
+            started = time.monotonic()
+            server.process.send_signal(signal.SIGTERM)
+            assert server.process.wait(PATIENCE_S) == 0
+            assert time.monotonic() - started < 6
+        server.stop()
+
+
+def test_a_second_signal_kills(server: Server) -> None:
+    begun, _ = half_an_add(server)
+    with begun:
+        assert server.process is not None
+        server.process.send_signal(signal.SIGTERM)
+        wait_for("the stop is under way", lambda: "stopping" in server.log_tail())
+        started = time.monotonic()
+        server.process.send_signal(signal.SIGINT)
+        assert server.process.wait(PATIENCE_S) == 3
+        assert time.monotonic() - started < 2
+    server.process = None
+
+
+def test_killed_and_started_again_at_once(server: Server) -> None:
+    server.client.put(COLLECTION, json={"dimension": 2}).raise_for_status()
+    server.kill()
+    server.start()
+    assert server.client.get(COLLECTION).status_code == 200
