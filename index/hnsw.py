@@ -60,7 +60,7 @@ def copies(vectors: Vectors) -> bool:
 def build(vectors: Vectors, params: dict[str, int], progress: Progress) -> tuple[Any, Calibration]:
     """A graph whose slots are rows, and what it was measured at. What it compares is float32 once, or float16."""
     n = len(vectors.rows)
-    asked = held_out(n)
+    asked = held_out(*vectors.rows.shape)
     in_graph = np.setdiff1d(np.arange(n), asked, assume_unique=True)
     order = np.concatenate([in_graph, asked])
     graph = _empty(vectors, params["m"])

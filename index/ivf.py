@@ -95,7 +95,7 @@ def padded(rows: NDArray[np.float32], width: int) -> NDArray[np.float32]:
 
 def build(vectors: Vectors, params: dict[str, int], progress: Progress) -> tuple[Any, Calibration]:
     n = len(vectors.rows)
-    asked = held_out(n)
+    asked = held_out(*vectors.rows.shape)
     in_lists = np.setdiff1d(np.arange(n), asked, assume_unique=True)
     codes = _trained(vectors, in_lists, params, within(progress, 0.0, TRAINED))
     _add(codes, vectors, in_lists, within(progress, TRAINED, ADDED))
