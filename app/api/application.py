@@ -1,5 +1,6 @@
 """The HTTP application over an engine."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +9,12 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
+from starlette.routing import Match
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.api import collections, index, reads, search, service
 from app.api.openapi import document
-from app.api.problems import on_http_exception, on_refused, on_validation
+from app.api.problems import on_http_exception, on_refused, on_validation, refusal_response, request_id
 from app.api.request_ids import RequestIds
 from app.api.resource import Resource
 from app.engine.errors import Refused
@@ -19,14 +22,45 @@ from app.engine.types import Engine
 from seedvec import __version__
 
 _DOCS = Path(__file__).with_name("docs.html").read_text("utf-8")
-_ABOUT = "Vector similarity search. Every error is RFC 9457 problem JSON; see `/problems/{code}`."
+_ABOUT = (
+    "Vector similarity search. Every error is RFC 9457 problem JSON; see `/problems/{code}`. Unknown fields and query "
+    "parameters are refused; of a key that stands twice in one JSON object the last counts."
+)
+
+
+class HotPath:
+    """Takes a request of a hot route past FastAPI's layers, which cost 25 µs of the 255 of a small search.
+
+    What it does not take as it stands (another route, another method) goes on to FastAPI, whose router has the hot
+    routes too.
+    """
+
+    def __init__(self, app: ASGIApp, hot: Sequence[Resource]) -> None:
+        self.app = app
+        self.hot = hot
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        for resource in self.hot:
+            match, found = resource.matches(scope)
+            if match is Match.FULL:
+                scope.update(found)
+                try:
+                    await resource.handle(scope, receive, send)
+                except Refused as refused:
+                    await refusal_response(refused, request_id(scope))(scope, receive, send)
+                return
+        await self.app(scope, receive, send)
 
 
 class Application(FastAPI):
-    """FastAPI, with the hot routes in its router and in its OpenAPI."""
+    """FastAPI, with the hot routes in front, in its router and in its OpenAPI."""
 
     hot: list[Resource]
     typed: list[APIRouter]
+    front: RequestIds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.front(scope, receive, send)
 
     def openapi(self) -> dict[str, Any]:
         if not self.openapi_schema:
@@ -54,7 +88,7 @@ def create_app(engine: Engine) -> FastAPI:
     app.add_exception_handler(Refused, on_refused)
     app.add_exception_handler(RequestValidationError, on_validation)
     app.add_exception_handler(HTTPException, on_http_exception)
-    app.add_middleware(RequestIds)
+    app.front = RequestIds(HotPath(super(Application, app).__call__, app.hot))
     return app
 
 
