@@ -119,6 +119,8 @@ class Building:
         except errors.Dropped:
             raise
         except Exception as e:
+            if catalogue.read_state(c.reader).dropped:
+                raise errors.Dropped(str(c.folder)) from e  # its files went away under the job
             log.exception("collection %s: %s failed (attempt %d)", c.name, job.kind, attempt)
             if attempt >= policy.MAX_ATTEMPTS:
                 c.publisher.fail_job(f"{job.kind} failed: {e or type(e).__name__}")

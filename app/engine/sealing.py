@@ -42,7 +42,8 @@ class Sealing:
 
     def step(self) -> bool:
         """Does what is due. True: something was sealed, and there may be more."""
-        self._look()
+        if not self._look() and self._tidy:
+            return False  # nothing has changed since nothing was left to do: most collections, most of the time
         state = self._state
         quiet_s = time.monotonic() - self._last_write
         enough = state.pending_rows >= self._rows or state.pending_bytes >= self._bytes
@@ -57,15 +58,17 @@ class Sealing:
             self._tidy = self._give_back()
         return False
 
-    def _look(self) -> None:
+    def _look(self) -> bool:
+        """True: something has been committed since the last look."""
         version = self._c.reader.data_version()
         if version == self._version:
-            return
+            return False
         state = catalogue.read_state(self._c.reader)
         if (state.next_key, state.log_pos) != (self._state.next_key, self._state.log_pos):
             self._last_write = time.monotonic()
         self._version, self._state, self._tidy = version, state, False
         self._traces = self._c.reader.one("SELECT 1 FROM deaths WHERE pending = 1 LIMIT 1") is not None
+        return True
 
     def _seal(self) -> None:
         c = self._c
