@@ -72,49 +72,54 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     assert "cannot make the data folder" in words
 
 
-def test_a_second_server_on_the_folder_is_refused(server: Server) -> None:
-    status, words = refusal("--data", str(server.data_dir), "--port", "0")
+def test_a_second_server_on_the_folder_is_refused(shared_server: Server) -> None:
+    status, words = refusal("--data", str(shared_server.data_dir), "--port", "0")
     assert status == 1
-    assert f"{server.data_dir} is in use by process {server.process.pid if server.process else 0}" in words
-    assert server.url in words
+    assert (
+        f"{shared_server.data_dir} is in use by process {shared_server.process.pid if shared_server.process else 0}"
+        in words
+    )
+    assert shared_server.url in words
 
 
-def test_a_port_in_use_is_refused(server: Server, tmp_path: Path) -> None:
-    status, words = refusal("--data", str(tmp_path / "other"), "--port", str(server.port))
+def test_a_port_in_use_is_refused(shared_server: Server, tmp_path: Path) -> None:
+    status, words = refusal("--data", str(tmp_path / "other"), "--port", str(shared_server.port))
     assert status == 1
-    assert f"cannot listen on 127.0.0.1:{server.port}" in words
+    assert f"cannot listen on 127.0.0.1:{shared_server.port}" in words
 
 
 @pytest.mark.parametrize("module", ["app.worker", "app.sealer", "app.builder"])
-def test_what_dies_is_started_again(server: Server, module: str) -> None:
-    before = set(server.children(module))
+def test_what_dies_is_started_again(shared_server: Server, module: str) -> None:
+    before, said = set(shared_server.children(module)), shared_server.log_tail().count(" is ready")
     victim = min(before)
     os.kill(victim, signal.SIGKILL)
-    wait_for("another one runs", lambda: len(set(server.children(module)) - before) == 1)
-    assert set(server.children(module)) & before == before - {victim}
-    assert "killed by SIGKILL); starting another in 0.1 s" in server.log_tail()
-    assert server.client.get("/readyz").status_code == 200
+    wait_for("another one runs", lambda: len(set(shared_server.children(module)) - before) == 1)
+    assert set(shared_server.children(module)) & before == before - {victim}
+    assert "killed by SIGKILL); starting another in 0.1 s" in shared_server.log_tail()
+    if module == "app.worker":
+        wait_for("it is ready", lambda: shared_server.log_tail().count(" is ready") == said + 1)
+    assert shared_server.client.get("/readyz").status_code == 200
 
 
-def test_what_dies_at_once_is_started_with_growing_pauses(server: Server) -> None:
+def test_what_dies_at_once_is_started_with_growing_pauses(shared_server: Server) -> None:
     """Killed as often as it appears, the sealer must not be started in a tight loop."""
     until, seen = time.monotonic() + 3.0, set()
     while time.monotonic() < until:
-        for pid in server.children("app.sealer"):
+        for pid in shared_server.children("app.sealer"):
             seen.add(pid)
             os.kill(pid, signal.SIGKILL)
         time.sleep(0.01)
     # Pauses of 0.1, 0.2, 0.4, 0.8, 1.6 s: six at most in three seconds.
     assert 3 <= len(seen) <= 6
-    wait_for("it runs again", lambda: bool(server.children("app.sealer")))
+    wait_for("it runs again", lambda: bool(shared_server.children("app.sealer")))
 
 
-def test_connections_are_spread_over_the_workers(server: Server) -> None:
-    connections = [socket.create_connection((HOST, server.port), timeout=PATIENCE_S) for _ in range(8)]
-    workers = server.children("app.worker")
+def test_connections_are_spread_over_the_workers(shared_server: Server) -> None:
+    connections = [socket.create_connection((HOST, shared_server.port), timeout=PATIENCE_S) for _ in range(8)]
+    workers = shared_server.children("app.worker")
 
     def holders() -> list[int]:
-        found = [holder_of(server.port, c.getsockname()[1], workers) for c in connections]
+        found = [holder_of(shared_server.port, c.getsockname()[1], workers) for c in connections]
         return sorted(sum(holder == worker for holder in found) for worker in workers)
 
     try:
