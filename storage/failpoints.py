@@ -4,7 +4,8 @@ Armed by the environment, so that a whole server can be made to die at one place
 
     SEEDVEC_FAILPOINTS="segment.fsync:kill:2,segment.write:enospc"
 
-is `name:action[:nth]`, comma separated. With nth only the nth hit (from 1) of that process acts, without it every hit.
+is `name[@module]:action[:nth]`, comma separated. With nth only the nth hit (from 1) of that process acts, without it
+every hit; with a module only a process started as `python -m module` is concerned (`segment.fsync@app.builder:kill`).
 Actions: `kill` (SIGKILL itself), `enospc`, `eio` (OSError), `sleep=SECONDS`, and `halfwrite` (where the place offers
 it: half of the bytes are written, then SIGKILL). Unarmed, a hit is one lookup in an empty dictionary.
 """
@@ -12,6 +13,7 @@ it: half of the bytes are written, then SIGKILL). Unarmed, a hit is one lookup i
 import errno
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -75,7 +77,7 @@ def arm(text: str) -> None:
     """Replaces what is armed. Raises BadFailpoint, and then nothing has changed."""
     points = [_parsed(part.strip()) for part in text.split(",") if part.strip()]
     _armed.clear()
-    _armed.update((point.name, point) for point in points)
+    _armed.update((point.name, point) for point, module in points if not module or module == _module())
 
 
 @contextmanager
@@ -88,10 +90,17 @@ def armed(text: str) -> Iterator[None]:
         _armed.clear()
 
 
-def _parsed(part: str) -> _Armed:
+def _module() -> str:
+    """What `python -m` was told to run in this process; empty where it was started otherwise."""
+    words = sys.orig_argv
+    return words[words.index("-m") + 1] if "-m" in words[:-1] else ""
+
+
+def _parsed(part: str) -> tuple[_Armed, str]:
     fields = part.split(":")
-    if not 2 <= len(fields) <= 3 or not fields[0]:
-        raise BadFailpoint(f"{VARIABLE}: {part!r} is not name:action[:nth]")
+    name, _, module = fields[0].partition("@")
+    if not 2 <= len(fields) <= 3 or not name:
+        raise BadFailpoint(f"{VARIABLE}: {part!r} is not name[@module]:action[:nth]")
     action, _, argument = fields[1].partition("=")
     if action not in {"kill", "halfwrite", "sleep", *ERRORS}:
         raise BadFailpoint(f"{VARIABLE}: no action {action!r} (kill, halfwrite, enospc, eio, sleep=SECONDS)")
@@ -100,7 +109,7 @@ def _parsed(part: str) -> _Armed:
         nth = int(fields[2]) if len(fields) == 3 else None
     except ValueError as e:
         raise BadFailpoint(f"{VARIABLE}: {part!r}: {e}") from e
-    return _Armed(fields[0], action, seconds, nth)
+    return _Armed(name, action, seconds, nth), module
 
 
 arm(os.environ.get(VARIABLE, ""))

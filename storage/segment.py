@@ -250,13 +250,16 @@ def _lay_out(path: Path, metric: str, rows: int, dimension: int, shapes: _Shapes
     access.set_meta_block_size(META_BYTES)
     # From 1.10 on HDF5 puts checksums on its own headers.
     access.set_libver_bounds(h5py.h5f.LIBVER_V110, h5py.h5f.LIBVER_V110)
+    # No times inside the file: the same rows always make the same bytes.
+    root = h5py.h5p.create(h5py.h5p.FILE_CREATE)
+    root.set_obj_track_times(False)
     how = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     how.set_layout(h5py.h5d.CONTIGUOUS)
     how.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
     how.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
     how.set_obj_track_times(False)
     extents = {}
-    with h5py.File(h5py.h5f.create(os.fsencode(path), h5py.h5f.ACC_TRUNC, fapl=access)) as file:
+    with h5py.File(h5py.h5f.create(os.fsencode(path), h5py.h5f.ACC_TRUNC, fcpl=root, fapl=access)) as file:
         texts = {"format": fmt.text_attribute(fmt.FORMAT), "metric": fmt.text_attribute(metric)}
         file.attrs.update(texts, version=fmt.VERSION, rows=rows, dimension=dimension)
         for name, (shape, dtype) in shapes.items():

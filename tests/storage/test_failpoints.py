@@ -2,6 +2,8 @@
 
 import errno
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -29,6 +31,16 @@ def test_only_the_nth_hit_or_every_one() -> None:
     hit("b")
 
 
+def test_only_in_the_process_of_a_module(tmp_path: Path) -> None:
+    (tmp_path / "some_module.py").write_text("from storage.failpoints import hit\nhit('a')\nprint('survived')\n")
+    path = os.pathsep.join([os.fspath(tmp_path), os.fspath(Path(__file__).parents[2])])
+    for point, survives in [("a@some_module:kill", False), ("a@app.builder:kill", True)]:
+        environment = {**os.environ, failpoints.VARIABLE: point, "PYTHONPATH": path}
+        command = [sys.executable, "-m", "some_module"]
+        ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert ended.stdout == ("survived\n" if survives else ""), ended.stderr
+
+
 def test_sleep() -> None:
     with armed("a:sleep=0.05"):
         begun = time.monotonic()
@@ -46,7 +58,7 @@ def test_halfwrite_writes_then_dies(tmp_path: Path) -> None:
     assert os.WIFSIGNALED(status) and (tmp_path / "half").read_bytes() == b"ha"
 
 
-@pytest.mark.parametrize("text", ["a", "a:explode", ":kill", "a:sleep", "a:sleep=x", "a:eio:x", "a:eio:1:2"])
+@pytest.mark.parametrize("text", ["a", "a:explode", ":kill", "@b:kill", "a:sleep", "a:sleep=x", "a:eio:x", "a:eio:1:2"])
 def test_text_that_cannot_be_read_arms_nothing(text: str) -> None:
     with pytest.raises(BadFailpoint):
         failpoints.arm(f"b:eio,{text}")

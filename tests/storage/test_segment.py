@@ -1,6 +1,7 @@
 """A segment is what `docs/formats.md` says, to h5py, to a memory map, and to our own reader alike."""
 
 import random
+import time
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,13 @@ def test_written_in_chunks_it_is_the_same_file(tmp_path: Path, ids: Any) -> None
         parts = writer.finish()
     assert parts == whole
     assert (tmp_path / "parts.h5").read_bytes() == (tmp_path / "whole.h5").read_bytes()
+
+
+def test_the_same_rows_make_the_same_bytes(tmp_path: Path) -> None:
+    """HDF5 puts times into its headers unless told not to, to the second."""
+    first = write(tmp_path / "1.h5")
+    time.sleep(1.1)
+    assert write(tmp_path / "2.h5") == first
 
 
 def test_arrays_outlive_the_file_and_its_segment(tmp_path: Path) -> None:
