@@ -7,7 +7,7 @@ cheapest point whose bound reaches it.
 
 import statistics
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -19,6 +19,7 @@ from index import threads
 from index.contract import Vectors
 from index.distance import distances
 from index.halves import as_float32
+from index.pacing import Progress, within
 
 K = 10
 MAX_QUERIES = 5000
@@ -43,8 +44,6 @@ USEFUL = 0.7
 CHOOSING_QUERIES = 1000
 """Choosing wants less certainty than certifying, and looks at many more points."""
 TRUTH_ELEMENTS = 1 << 24
-
-Progress = Callable[[float], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,11 +162,11 @@ def calibrate(
     points: list[Point] = []
     begin = 0
     for i, family in enumerate(families):
-        more = _family(index, queries[:choosing], kth[:choosing], family[begin:])
+        told = within(progress, 0.5 * i / len(families), 0.5 * (i + 1) / len(families))
+        more = _family(index, queries[:choosing], kth[:choosing], family[begin:], told)
         best = max(p.recall for p in more)
         begin += next(j for j, p in enumerate(more) if p.recall >= FAMILY_FROM * best)
         points.extend(more)
-        progress(0.5 * (i + 1) / len(families))
     certified = []
     chosen = [p for p in front(points) if p.recall >= USEFUL]
     for i, point in enumerate(chosen):
@@ -178,10 +177,15 @@ def calibrate(
 
 
 def _family(
-    index: Searching, queries: NDArray[np.float32], kth: NDArray[np.float32], family: list[dict[str, int]]
+    index: Searching,
+    queries: NDArray[np.float32],
+    kth: NDArray[np.float32],
+    family: list[dict[str, int]],
+    progress: Progress,
 ) -> list[Point]:
     points: list[Point] = []
-    for params in family:
+    for i, params in enumerate(family):
+        progress(i / len(family))
         mean = float(_shares(index, queries, kth, params).mean())
         points.append(Point(params, mean, 0.0, _cost_us(index, queries, params)))
         rise = mean - points[-2].recall if len(points) > 1 else 1.0

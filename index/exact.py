@@ -21,7 +21,10 @@ NS_PER_ELEMENT_HALF = 0.35
 NS_PER_ROW = 2.0
 OVERHEAD_US = 40.0
 
-SCORE_BYTES = 192 << 20
+MAX_MATRIX_QUERIES = 1024
+KEPT_SCORES = 1 << 23
+"""At 12 bytes each, 100 MB: what a batch may keep of its scores before the k-th is known."""
+SAMPLED_ROWS = 8192
 MATRIX_QUERIES = 4
 """From this many queries on a matrix product beats the direct kernel, query by query."""
 GATHER_BELOW = 0.25
@@ -74,8 +77,8 @@ class Exact:
         if k < 1:
             return together([_none() for _ in queries])
         n = len(self.vectors.rows) if rows is None else len(rows)
-        step = max(1, SCORE_BYTES // (4 * n))
         hits: list[Hit] = []
+        step = self._queries_at_once(n, k)
         for start in range(0, len(queries), step):
             part = queries[start : start + step]
             if len(part) >= MATRIX_QUERIES and self._scorer.sane(part):
@@ -83,6 +86,12 @@ class Exact:
             else:
                 hits.extend(self._one(query, k, rows, dead) for query in part)
         return together(hits)
+
+    @staticmethod
+    def _queries_at_once(n: int, k: int) -> int:
+        sampled = min(n, _sample_size(k))
+        kept = sampled + k * n // sampled
+        return max(MATRIX_QUERIES, min(MAX_MATRIX_QUERIES, KEPT_SCORES // kept))
 
     def _one(
         self, query: NDArray[np.float32], k: int, rows: NDArray[np.int64] | None, dead: NDArray[np.bool_] | None
@@ -92,36 +101,56 @@ class Exact:
         scores = self._scorer.direct(query, rows)
         if dead is not None:
             scores[dead] = np.inf
-        return self._settle(query, k, rows, scores, self._scorer.direct_slack(query))
+        places = np.flatnonzero(scores <= self._scorer.direct_slack(query).above(kth_smallest(scores, k)))
+        return self._measured(query, k, places if rows is None else rows[places])
 
     def _by_matrix(
         self, queries: NDArray[np.float32], k: int, rows: NDArray[np.int64] | None, dead: NDArray[np.bool_] | None
     ) -> list[Hit]:
-        scores = self._scorer.matrix(queries, rows)
-        if dead is not None:
-            scores[:, dead] = np.inf
-        hits = []
-        for query, row_scores in zip(queries, scores, strict=True):
-            slack = self._scorer.matrix_slack(query)
-            near = row_scores <= slack.above(kth_smallest(row_scores, k))
-            if np.count_nonzero(near) > max(CANDIDATES, 64 * k):
-                left = np.flatnonzero(near) if rows is None else rows[near]
-                hits.append(self._one(query, k, left, None))
-            else:
-                hits.append(self._settle(query, k, rows, row_scores, slack))
-        return hits
+        slacks = [self._scorer.matrix_slack(query) for query in queries]
+        # The k-th smallest score of some rows bounds that of all. So the blocks below keep a few scores each, and
+        # the matrix of all scores never exists: writing it and reading it again took longer than the product.
+        every = _chosen(len(self.vectors.rows), rows, dead)
+        sampled = every[:: max(1, len(every) // _sample_size(k))]
+        some = np.concatenate([scores for _, scores in self._scorer.matrix(queries, sampled)], axis=1)
+        kth = np.partition(some, k - 1, axis=1)[:, k - 1]
+        bounds = np.array([slack.above(score) for slack, score in zip(slacks, kth, strict=True)])
+        kept: list[tuple[NDArray[np.int64], NDArray[np.float32]]] = []
+        for part, scores in self._scorer.matrix(queries, rows):
+            near = scores <= bounds[:, None]
+            if dead is not None:
+                near &= ~dead[part]
+            flat = np.flatnonzero(near)
+            query_numbers, places = np.divmod(flat, scores.shape[1])
+            n = len(self.vectors.rows) if rows is None else len(rows)
+            kept.append((query_numbers * n + places + part.start, scores.ravel()[flat]))
+        return self._apart(queries, k, rows, kept, slacks)
 
-    def _settle(
+    def _apart(
         self,
-        query: NDArray[np.float32],
+        queries: NDArray[np.float32],
         k: int,
         rows: NDArray[np.int64] | None,
-        scores: NDArray[np.float32],
-        slack: kernels.Slack,
-    ) -> Hit:
-        """From scores (n,) to hits: all that could be among the k nearest, measured."""
-        places = np.flatnonzero(scores <= slack.above(kth_smallest(scores, k)))
-        return self._measured(query, k, places if rows is None else rows[places])
+        kept: list[tuple[NDArray[np.int64], NDArray[np.float32]]],
+        slacks: list[kernels.Slack],
+    ) -> list[Hit]:
+        """The kept scores of all blocks, query by query. kept: (query · n + place, score) of each block."""
+        n = len(self.vectors.rows) if rows is None else len(rows)
+        flat, scores = np.concatenate([f for f, _ in kept]), np.concatenate([s for _, s in kept])
+        order = np.argsort(flat)
+        flat, scores = flat[order], scores[order]
+        ends = np.searchsorted(flat, np.arange(len(queries) + 1) * n)
+        hits = []
+        for i, (query, slack) in enumerate(zip(queries, slacks, strict=True)):
+            mine = slice(int(ends[i]), int(ends[i + 1]))
+            places = flat[mine] - i * n
+            wanted = places if rows is None else rows[places]
+            near = scores[mine] <= slack.above(kth_smallest(scores[mine], k))
+            if np.count_nonzero(near) > max(CANDIDATES, 64 * k):
+                hits.append(self._one(query, k, wanted[near], None))
+            else:
+                hits.append(self._measured(query, k, wanted[near]))
+        return hits
 
     def _measured(self, query: NDArray[np.float32], k: int, rows: NDArray[np.int64]) -> Hit:
         out = np.empty(len(rows), dtype=np.float32)
@@ -142,6 +171,10 @@ def _chosen(n: int, rows: NDArray[np.int64] | None, dead: NDArray[np.bool_] | No
     if rows is not None:
         return rows
     return np.arange(n) if dead is None else np.flatnonzero(~dead)
+
+
+def _sample_size(k: int) -> int:
+    return max(SAMPLED_ROWS, 16 * k)
 
 
 def _none() -> Hit:

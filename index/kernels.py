@@ -20,7 +20,7 @@ U = 2.0**-24
 """Half the spacing of float32 at 1."""
 CACHED_ELEMENTS = 1 << 18
 """Rows that are converted or gathered are scored in pieces of 1 MiB, which stay in the cache in between."""
-MATRIX_ELEMENTS = 1 << 22
+MATRIX_ELEMENTS = 1 << 20
 SMALLEST, LARGEST = 1e-12, 1e15
 """Norms outside of these would over- or underflow in a square; those queries and segments are measured row by row."""
 
@@ -84,25 +84,24 @@ class Scorer:
         kernel = faiss.fvec_L2sqr_ny if self._metric == "l2" else faiss.fvec_inner_products_ny
         kernel(faiss.swig_ptr(out), faiss.swig_ptr(query), faiss.swig_ptr(rows), rows.shape[1], len(rows))
 
-    def matrix(self, queries: NDArray[np.float32], wanted: NDArray[np.int64] | None) -> NDArray[np.float32]:
-        """Scores (q, n) of a batch, by matrix products."""
-        n = len(self._rows) if wanted is None else len(wanted)
-        scores = np.empty((len(queries), n), dtype=np.float32)
+    def matrix(
+        self, queries: NDArray[np.float32], wanted: NDArray[np.int64] | None
+    ) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+        """Scores (q, b) of a batch by matrix products, a block of b rows at a time, small enough for the cache."""
         queries = np.stack([self._unit(query) for query in queries])
         if self._metric == "l2":
             queries = queries * np.float32(-2)
         elif self._metric == "dot":
             queries = -queries
-        step = max(1024, MATRIX_ELEMENTS // queries.shape[1])
+        step = max(256, MATRIX_ELEMENTS // max(queries.shape))
         for part, block in self._blocks(wanted, step):
-            out = scores[:, part]
-            np.matmul(queries, block.T, out=out)
+            scores = queries @ block.T
             places = part if wanted is None else wanted[part]
             if self._metric == "l2":
-                out += np.square(self._norms[places])
+                scores += np.square(self._norms[places])
             elif self._inverse is not None:
-                out *= self._inverse[places]
-        return scores
+                scores *= self._inverse[places]
+            yield part, scores
 
     def direct_slack(self, query: NDArray[np.float32]) -> Slack:
         if self._metric == "l2":

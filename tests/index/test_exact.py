@@ -109,12 +109,17 @@ def test_among_some_rows_alone(metric: Metric) -> None:
 
 
 def test_more_scores_than_fit_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("index.exact.SCORE_BYTES", 4 * 1000 * 7)
+    """Queries in several parts, rows in several blocks, the bound from a sample of them."""
+    monkeypatch.setattr("index.exact.SAMPLED_ROWS", 200)
+    monkeypatch.setattr("index.exact.KEPT_SCORES", 7 * 300)
+    monkeypatch.setattr("index.kernels.MATRIX_ELEMENTS", 12 * 256)
     v = vectors(clustered(1000, 12, 14), "l2")
     queries = clustered(23, 12, 15)
-    found = Exact(v).search(queries, 10)
-    for i, query in enumerate(queries):
-        assert hits(found, i) == truth(v, query, 10, None)
+    mask = np.random.default_rng(16).random(1000) < 0.5
+    for alive in (None, Alive.of(mask)):
+        found = Exact(v).search(queries, 10, alive=alive)
+        for i, query in enumerate(queries):
+            assert hits(found, i) == truth(v, query, 10, None if alive is None else mask)
 
 
 @pytest.mark.parametrize("n", [1, 50, 30_000])
