@@ -124,6 +124,10 @@ class Follower:
                 parts = self._adopt(parts, rows)
                 sealed_below = self._first_pending(state)
                 self._waiting_since = None
+        elif old.state.log_pos < state.trimmed_pos:
+            # Deaths of rows that were never sealed may have been cleared unread, and no new segment tells of it:
+            # what lies below the first row that pends is dead.
+            sealed_below = self._first_pending(state)
         # From here on nothing fails: a file that was gone above left the buffer as it was.
         if new_rows is not None:
             self._buffer.append(new_rows)
