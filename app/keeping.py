@@ -19,6 +19,11 @@ LONGEST_PAUSE_S = 10.0
 STEADY_S = 10.0
 """A process that lived this long starts again with the first pause."""
 
+PASSIVE = {"OMP_WAIT_POLICY": "PASSIVE"}
+"""OpenMP threads that wait sleep instead of spinning. On busy cores a thread that spins keeps the very one it waits for
+from running: building an index of 200,000 × 128 beside two busy processes took 75 s, and 9 s without spinning (16
+instead of 33 s beside a lighter load)."""
+
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 """Has to stand in the environment before Faiss or NumPy is imported. More searching threads than cores took the
 p99 from 0.07 ms to 17 … 23. The builder alone may use all cores: it is niced."""
@@ -47,7 +52,7 @@ class Kept:
             if self.role == "worker":
                 self._start_worker(dealer)
             else:
-                threads = ONE_THREAD if self.role == "sealer" else {}
+                threads = PASSIVE | (ONE_THREAD if self.role == "sealer" else {})
                 self.process = start_child(
                     f"app.{self.role}", self.data, keep=(self.lock,), environment={**self.environment, **threads}
                 )
@@ -64,7 +69,7 @@ class Kept:
                     self.name,
                     str(theirs.fileno()),
                     keep=(self.lock, theirs.fileno()),
-                    environment={**self.environment, **ONE_THREAD},
+                    environment={**self.environment, **PASSIVE, **ONE_THREAD},
                 )
             except OSError:
                 dealer.leave(self.channel)

@@ -1,11 +1,15 @@
 """Servers for the tests: every one is a real process on a folder of its own, checked when it ends."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.harness import SMALL, Server
+
+# Before any test module imports Faiss: threads that spin while they wait starve the servers under test.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 @pytest.fixture
