@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from index import hnsw, ivf, persist
+from index import hnsw, ivf, persist, source
 from index.contract import Metric, Vectors
 from index.exact import exact_cost_us
 from index.load import META_VERSION
@@ -32,7 +32,8 @@ def resolve(
         if exact_cost_us(rows, dimension, half=False) < FLAT_BELOW_US:
             kind = "flat"
         else:
-            kind = "ivf" if recall <= HIGH_RECALL and dimension >= IVF_FROM_DIMENSION else "hnsw"
+            lists = metric == "dot" or recall <= HIGH_RECALL
+            kind = "ivf" if lists and dimension >= IVF_FROM_DIMENSION else "hnsw"
     if rows < MIN_ROWS:
         kind = "flat"
     return kind, fitted(kind, params, rows, dimension, recall)
@@ -60,7 +61,7 @@ def build(
     set_threads(threads)
     graph = kind == "hnsw"
     index, calibration = hnsw.build(vectors, params, progress) if graph else ivf.build(vectors, params, progress)
-    mapped_only = graph and not hnsw.copies(vectors)
+    mapped_only = graph and not source.needs_copy(vectors)
     try:
         persist.write(index, path, skip_storage=mapped_only)
         progress(1.0)

@@ -1,5 +1,5 @@
-"""HNSW: a graph over the segment's own mapped bytes. No second copy of the vectors, but under cosine where they are
-not of norm 1: then the file holds a normalised float16 copy, since the graph can only compare what it has.
+"""HNSW: a graph over the segment's own mapped bytes. No second copy of the vectors, but under cosine and dot where
+they are not of norm 1: then the file holds a float16 copy of what the graph compares (`source.compared`).
 
 The queries of the calibration must not be in the graph when it is calibrated, so they are added last; but slots have
 to be row numbers, since the segment is the graph's storage. So the graph is built in another order and its nodes are
@@ -16,7 +16,6 @@ from index import mapped, source, threads
 from index.approximate import Approximate
 from index.calibration import Calibration, calibrate, held_out, true_kth
 from index.contract import IndexFileError, Vectors
-from index.halves import as_float32
 from index.pacing import Progress, pieces, within
 
 EF_SEARCH = (16, 20, 24, 32, 40, 48, 64, 80, 96, 128, 160, 192, 256, 384, 512, 768)
@@ -34,6 +33,7 @@ class Hnsw(Approximate):
     ) -> None:
         super().__init__(vectors, calibration, labels)
         self._graph = graph
+        self._copies = source.needs_copy(vectors)
         self._cached: dict[int, Any] = {}
 
     def propose(
@@ -45,16 +45,13 @@ class Hnsw(Approximate):
         else:
             # Making the parameters costs as much as the call itself (4 µs).
             wanted = self._cached.get(ef) or self._cached.setdefault(ef, faiss.SearchParametersHNSW(efSearch=ef))
+        if self._copies:
+            queries = source.compared_queries(queries, self._graph.d)
         slots: NDArray[np.int64] = self._graph.search(queries, m, params=wanted)[1]
         return slots
 
     def widened(self, params: dict[str, int], factor: float) -> dict[str, int]:
         return {"ef_search": min(MAX_EF, round(params["ef_search"] * factor))}
-
-
-def copies(vectors: Vectors) -> bool:
-    """Whether the graph needs numbers other than the stored ones."""
-    return vectors.metric == "cosine" and not source.are_unit(vectors)
 
 
 def build(vectors: Vectors, params: dict[str, int], progress: Progress) -> tuple[Any, Calibration]:
@@ -71,23 +68,27 @@ def build(vectors: Vectors, params: dict[str, int], progress: Progress) -> tuple
     grid = [[{"ef_search": ef} for ef in EF_SEARCH]]
     calibration = calibrate(Hnsw(vectors, graph, None, order), queries, kth, grid, within(progress, 0.85, 0.95))
     _add(graph, vectors, asked, within(progress, 0.95, 0.98))
-    relabel(graph, order, copies(vectors))
+    relabel(graph, order, source.needs_copy(vectors))
     return graph, calibration
 
 
 def _empty(vectors: Vectors, m: int) -> Any:
-    d = vectors.rows.shape[1]
-    metric = source.faiss_metric(vectors.metric)
-    if vectors.rows.dtype == np.float16 or copies(vectors):
+    d, metric = _shape(vectors)
+    if vectors.rows.dtype == np.float16 or source.needs_copy(vectors):
         return faiss.IndexHNSWSQ(d, faiss.ScalarQuantizer.QT_fp16, m, metric)
     return faiss.IndexHNSWFlat(d, m, metric)
+
+
+def _shape(vectors: Vectors) -> tuple[int, int]:
+    """Dimension and Faiss metric of what the graph compares."""
+    euclidean = vectors.metric == "l2" or (vectors.metric == "dot" and source.needs_copy(vectors))
+    return source.compared_width(vectors), faiss.METRIC_L2 if euclidean else faiss.METRIC_INNER_PRODUCT
 
 
 def _add(graph: Any, vectors: Vectors, rows: NDArray[np.int64], progress: Progress) -> None:
     threads.use(threads.batch_threads())
     for piece in pieces(len(rows), first=1000, largest=50_000):
-        block = as_float32(vectors.rows[rows[piece]])
-        graph.add(source.unit(block, vectors.norms[rows[piece]]) if copies(vectors) else block)
+        graph.add(source.compared(vectors, rows[piece]))
         progress(piece.stop / len(rows))
 
 
@@ -126,10 +127,10 @@ def relabel(graph: Any, order: NDArray[np.int64], with_storage: bool) -> None:
 
 def opened(graph: Any, vectors: Vectors, calibration: Calibration | None) -> Hnsw:
     """From what was read to what searches. Raises IndexFileError where it does not belong to these vectors."""
-    n, d = vectors.rows.shape
+    n = len(vectors.rows)
+    d, metric = _shape(vectors)
     if not isinstance(graph, faiss.IndexHNSW) or graph.d != d or graph.ntotal != n:
         raise IndexFileError(f"not a graph over {n} × {d}")
-    metric = source.faiss_metric(vectors.metric)
     hnsw = graph.hnsw
     offsets = faiss.vector_to_array(hnsw.offsets)
     if (
@@ -141,8 +142,8 @@ def opened(graph: Any, vectors: Vectors, calibration: Calibration | None) -> Hns
     ):
         raise IndexFileError("the graph's parts do not fit together")
     if graph.storage is None:
-        if copies(vectors):
-            raise IndexFileError("the graph lacks its normalised vectors")
+        if source.needs_copy(vectors):
+            raise IndexFileError("the graph lacks the vectors it compares")
         storage = mapped.view(vectors.rows, metric)
         graph.own_fields = False
         graph.storage = storage

@@ -167,7 +167,7 @@ def test_plain_faiss_opens_it(tmp_path: Path, metric: Metric, dtype: str) -> Non
     v, path, _ = built(tmp_path, "hnsw", metric, dtype)
     graph = faiss.read_index(str(path))
     assert graph.ntotal == len(v.rows)
-    if metric == "cosine":
+    if metric != "l2":  # these are not of norm 1
         assert graph.storage is not None
     else:
         assert graph.storage is None
@@ -223,6 +223,7 @@ class TestResolve:
         assert resolve("auto", {}, 60_000, 784, "l2", 0.95)[0] == "ivf"
         assert resolve("auto", {}, 60_000, 784, "l2", 0.99)[0] == "hnsw"
         assert resolve("auto", {}, 1_000_000, 8, "l2", 0.9)[0] == "hnsw"
+        assert resolve("auto", {}, 60_000, 784, "dot", 0.99)[0] == "ivf"
 
     def test_lists_have_enough_to_train_on(self) -> None:
         for rows in (256, 1000, 60_000, 1_000_000):
