@@ -4,6 +4,7 @@ apsw and not the standard library's sqlite3: SQLite 3.7.0 to 3.51.2 have a WAL-r
 Python 3.11 brings 3.40. A connection belongs to one thread at a time.
 """
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,8 @@ BUSY_TIMEOUT_MS = 10_000
 MMAP_BYTES = 1 << 30
 COMMIT = declare("database.commit")
 COMMITTED = declare("database.committed")
+FAILURES = (apsw.FullError, apsw.CorruptError, apsw.NotADBError, apsw.CantOpenError, apsw.IOError)
+"""What a disk can do to us. Everything else of apsw's is a mistake of ours."""
 
 
 class Database:
@@ -50,18 +53,25 @@ class Database:
         self.connection.wal_autocheckpoint(0)
 
     def execute(self, sql: str, bindings: tuple[Any, ...] = ()) -> Any:
-        return self.connection.execute(sql, bindings)
+        """Steps to the first row. What fails further on is apsw's error, but inside reading() and writing() ours."""
+        try:
+            return self.connection.execute(sql, bindings)
+        except FAILURES as e:
+            raise in_our_words(self.path, e) from e
 
     def one(self, sql: str, bindings: tuple[Any, ...] = ()) -> tuple[Any, ...] | None:
-        row: tuple[Any, ...] | None = self.connection.execute(sql, bindings).fetchone()
+        row: tuple[Any, ...] | None = self.execute(sql, bindings).fetchone()
         return row
 
     def many(self, sql: str, rows: Any) -> Any:
-        return self.connection.executemany(sql, rows)
+        try:
+            return self.connection.executemany(sql, rows)
+        except FAILURES as e:
+            raise in_our_words(self.path, e) from e
 
     def data_version(self) -> int:
         """Moves when another connection, of any process, has committed. Costs microseconds."""
-        row: Any = self.connection.execute("PRAGMA data_version").fetchone()
+        row: Any = self.execute("PRAGMA data_version").fetchone()
         return int(row[0])
 
     @contextmanager
@@ -87,12 +97,13 @@ class Database:
             except BaseException:
                 self._rollback()
                 raise
-            hit(COMMIT)
             try:
+                hit(COMMIT)
                 self.connection.execute("COMMIT")
-            except apsw.IOError as e:
+            except (apsw.IOError, OSError) as e:  # OSError: what the failpoint makes of a disk that gives way here
                 self._rollback()
-                raise errors.OutcomeUnknown(f"{self.path}: {e}") from e
+                full = isinstance(e, OSError) and e.errno == errno.ENOSPC
+                raise (errors.NoSpace if full else errors.OutcomeUnknown)(f"{self.path}: {e}") from e
             except BaseException:
                 self._rollback()
                 raise
@@ -110,14 +121,15 @@ class Database:
 
     def truncate_log(self) -> bool:
         """Empties the WAL file, so that what was deleted is in it no more. False where a reader stood in the way."""
-        try:
-            self.connection.set_busy_timeout(0)
-            self.connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
-            return True
-        except apsw.BusyError:
-            return False
-        finally:
-            self.connection.set_busy_timeout(BUSY_TIMEOUT_MS)
+        with translated(self.path):
+            try:
+                self.connection.set_busy_timeout(0)
+                self.connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+                return True
+            except apsw.BusyError:
+                return False
+            finally:
+                self.connection.set_busy_timeout(BUSY_TIMEOUT_MS)
 
     def close(self) -> None:
         self.connection.close()
@@ -128,9 +140,13 @@ def translated(path: Path) -> Iterator[None]:
     """SQLite's errors in our words."""
     try:
         yield
-    except apsw.FullError as e:
-        raise errors.NoSpace(f"{path}: {e}") from e
-    except (apsw.CorruptError, apsw.NotADBError, apsw.CantOpenError) as e:
-        raise errors.Damaged(f"{path}: {e}") from e
-    except apsw.IOError as e:
-        raise errors.NoSpace(f"{path}: {e}") if "full" in str(e) else errors.OutcomeUnknown(f"{path}: {e}") from e
+    except FAILURES as e:
+        raise in_our_words(path, e) from e
+
+
+def in_our_words(path: Path, e: apsw.Error) -> errors.StorageError:
+    if isinstance(e, apsw.FullError) or (isinstance(e, apsw.IOError) and "full" in str(e)):
+        return errors.NoSpace(f"{path}: {e}")
+    if isinstance(e, apsw.IOError):
+        return errors.OutcomeUnknown(f"{path}: {e}")
+    return errors.Damaged(f"{path}: {e}")
