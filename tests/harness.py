@@ -1,5 +1,6 @@
 """A real server process for tests and benchmarks: started, stopped, killed, and its folder checked afterwards."""
 
+import http.client
 import os
 import random
 import signal
@@ -196,10 +197,13 @@ class Server:
     def _ready(self) -> bool:
         process = self._running()
         assert process.poll() is None, f"the server ended with {process.returncode}:\n{self.log_tail()}"
+        wire = Wire(HOST, self.port)
         try:
-            return httpx.get(f"{self.url}/readyz", timeout=5, trust_env=False).status_code == 200
-        except httpx.TransportError:
+            return wire.call("GET", "/readyz").status == 200
+        except (OSError, http.client.HTTPException):
             return False
+        finally:
+            wire.close()
 
     def _running(self) -> subprocess.Popen[bytes]:
         assert self.process is not None, "the server is not running"

@@ -158,13 +158,11 @@ def all_of(server: Server, module: str) -> set[int]:
 def test_killed_at_a_chosen_place(tmp_path: Path, module: str, point: str) -> None:
     """The process that comes there dies by its own hand; then the whole server is killed and started unarmed."""
     ledger = Ledger()
-    with Server(tmp_path / "data", env=SMALL, may_trace=True) as server:
+    # Armed in that module's processes alone: the sealer publishes segments long before the builder does.
+    place, action = point.split(":", 1)
+    armed = {"SEEDVEC_FAILPOINTS": f"{place}@{module}:{action}"}
+    with Server(tmp_path / "data", env=SMALL | armed, may_trace=True) as server:
         create(server, kind="hnsw")
-        server.stop()
-        # Armed in that module's processes alone: the sealer publishes segments long before the builder does.
-        place, action = point.split(":", 1)
-        server.env["SEEDVEC_FAILPOINTS"] = f"{place}@{module}:{action}"
-        server.start()
         victims = all_of(server, module)
         started = loads(server, "kept", ledger)
         try:

@@ -117,8 +117,8 @@ def recall_of(index_file: Path, segment: Path, metric: str, meta: dict[str, Any]
     assert index.ntotal == len(rows), meta
     asked = drawn(QUERIES, seed=2)
     queries = asked / np.linalg.norm(asked, axis=1, keepdims=True) if metric == "cosine" else asked
+    kept = attach(index, rows) if hasattr(index, "hnsw") else None
     if hasattr(index, "hnsw"):
-        attach(index, rows)
         index.hnsw.efSearch = 128
         candidates = index.search(queries, K)[1]
     else:
@@ -130,14 +130,19 @@ def recall_of(index_file: Path, segment: Path, metric: str, meta: dict[str, Any]
         near = near[near >= 0]
         best = near[np.argsort(true[near], kind="stable")][:K]
         hits += int((true[best] <= np.sort(true)[K - 1] + 1e-9).sum())
+    del kept
     return hits / (QUERIES * K)
 
 
-def attach(index: Any, rows: NDArray[np.float32]) -> None:
-    """A graph without vectors gets the segment's own; one with its normalised copy is complete."""
-    if index.storage is None:
-        flat = faiss.IndexFlat(index.d, index.metric_type)
-        flat.add(rows)
-        index.own_fields = False
-        index.storage = flat
-        index.kept = flat  # Faiss does not count references: the index must not outlive its storage
+def attach(index: Any, rows: NDArray[np.float32]) -> Any:
+    """A graph without vectors gets the segment's own; one with its normalised copy is complete.
+
+    What is returned must live as long as the index: Faiss does not count references.
+    """
+    if index.storage is not None:
+        return None
+    flat = faiss.IndexFlat(index.d, index.metric_type)
+    flat.add(rows)
+    index.own_fields = False
+    index.storage = flat
+    return flat
