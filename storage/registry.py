@@ -8,7 +8,7 @@ from pathlib import Path
 from storage import catalogue
 from storage.atomic import fsync_dir
 from storage.database import Database
-from storage.errors import Dropped
+from storage.errors import Dropped, OutcomeUnknown
 from storage.failpoints import declare, hit
 from storage.layout import COLLECTIONS_NAME, REGISTRY_NAME, WRITE_LOCK_NAME
 from storage.turns import Turns
@@ -67,22 +67,28 @@ class Registry:
                 if self._db.one("SELECT 1 FROM collections WHERE name = ?", (name,)) is not None:
                     raise NameTaken(name)
                 self._db.execute("INSERT INTO collections VALUES (?,?,?,NULL)", (name, uuid, settings.created))
+        except OutcomeUnknown:
+            raise  # the registry may name the folder: if it does not, the next start sweeps it
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
         return uuid
 
     def drop(self, name: str, uuid: str) -> None:
-        """Marks the catalogue (so that no writer goes on), then the registry, and unlinks last.
+        """Marks the catalogue (so that no writer goes on), then the registry, and unlinks last. Raises Dropped where
+        another was first.
 
-        Measured without the mark: a process went on inserting into a folder that another had removed.
+        Measured without the mark: a process went on inserting into a folder that another had removed. One that is
+        marked already was left half dropped by a process that died: it is dropped to the end.
         """
         folder = self.folder(uuid)
         if catalogue_is_usable(folder):
             mark_dropped(folder)
         hit(MARKED_DROPPED)
         with self._db.writing():
-            self._db.execute("DELETE FROM collections WHERE name = ? AND uuid = ?", (name, uuid))
+            row = "DELETE FROM collections WHERE name = ? AND uuid = ? RETURNING uuid"
+            if self._db.one(row, (name, uuid)) is None:
+                raise Dropped(str(folder))
         hit(UNREGISTERED)
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -111,8 +117,6 @@ def mark_dropped(folder: Path) -> None:
     turns = Turns(folder / WRITE_LOCK_NAME)
     try:
         with turns.turn(), db.writing():
-            if catalogue.read_state(db).dropped:
-                raise Dropped(str(folder))
             db.execute("UPDATE state SET dropped = 1")
     finally:
         turns.close()

@@ -34,7 +34,12 @@ def recover(data: Path) -> None:
         entries = registry.read()
         _sweep_folders(data, entries)
         for entry in entries:
-            reason = _reason(registry.folder(entry.uuid))
+            try:
+                reason = _reason(registry.folder(entry.uuid))
+            except errors.Dropped:
+                log.info("collection %s was being dropped: it is dropped to the end", entry.name)
+                registry.drop(entry.name, entry.uuid)
+                continue
             if reason is not None:
                 log.error("collection %s is closed: %s", entry.name, reason)
             if reason != entry.reason:
@@ -53,12 +58,19 @@ def _sweep_folders(data: Path, entries: list[Registered]) -> None:
 
 
 def _reason(folder: Path) -> str | None:
+    """Why the collection stays closed; None: it does not. Raises Dropped: marked, but still named."""
     try:
         _recover_collection(folder)
+    except errors.Dropped:
+        raise
     except (Unsound, errors.Damaged) as e:
         return f"{e}; run `seedvec check` on the data folder"
     except (errors.StorageError, OSError) as e:
         return str(e)
+    except Exception as e:
+        # A catalogue can be broken in ways that only SQLite has words for: it closes its collection, not the server.
+        log.exception("%s cannot be opened", folder)
+        return f"it cannot be read: {e}; run `seedvec check` on the data folder"
     return None
 
 
@@ -67,13 +79,9 @@ def _recover_collection(folder: Path) -> None:
         raise Unsound("its folder is gone")
     db = catalogue.connect(folder)
     try:
-        settings, state, segments = (
-            catalogue.read_settings(db),
-            catalogue.read_state(db),
-            catalogue.read_segments(db),
-        )
-        if state.dropped:
-            raise Unsound("it was being dropped when the server stopped: DELETE it again")
+        if catalogue.read_state(db).dropped:
+            raise errors.Dropped(str(folder))
+        settings, segments = catalogue.read_settings(db), catalogue.read_segments(db)
         (folder / WRITE_LOCK_NAME).touch()
         named = {name for s in segments for name in (s.file, s.index.file if s.index else "")}
         atomic.sweep(folder / SEGMENTS_NAME, named)
