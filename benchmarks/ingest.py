@@ -36,8 +36,7 @@ def main() -> None:
     for kind in options.kinds.split(","):
         with tempfile.TemporaryDirectory(dir=options.tmp, prefix="seedvec-ingest-") as folder:
             rows.append(measured(Path(folder) / "data", data, kind, options))
-        print(table.show(rows[-1:]), flush=True)
-    print("\n" + table.show(rows))
+        print("\n" + table.show(table.turned(rows)), flush=True)
     table.write(options.out, "ingest", vars(options) | {"dataset": data.name}, rows)
     print(f"written: {options.out}", file=sys.stderr)
 

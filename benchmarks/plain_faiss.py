@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 # Faiss ships no types that know its parameters by name.
 parameters: Any = faiss
+
 READONLY = apsw.SQLITE_OPEN_READONLY
 
 
@@ -29,6 +30,14 @@ class Part:
     params: Any
     keep: tuple[Any, ...]
     """What Faiss points into without counting references."""
+    width: int
+    """Numbers of a query: the file's own copies of vectors may be wider (docs/formats.md)."""
+
+    def search(self, query: NDArray[np.float32], k: int) -> NDArray[np.float32]:
+        if query.shape[1] < self.width:
+            query = np.pad(query, ((0, 0), (0, self.width - query.shape[1])))
+        distances: NDArray[np.float32] = self.index.search(query, k, params=self.params)[0]
+        return distances
 
 
 class PlainFaiss:
@@ -63,7 +72,7 @@ class PlainFaiss:
         while time.perf_counter() - begun < seconds:
             at = time.perf_counter()
             query = asked[len(latencies) % len(asked)][None]
-            near = np.concatenate([part.index.search(query, k, params=part.params)[0] for part in self.parts], axis=1)
+            near = np.concatenate([part.search(query, k) for part in self.parts], axis=1)
             latencies.append(time.perf_counter() - at)
             if len(found) < len(asked):
                 found.append(near)
@@ -103,8 +112,8 @@ def _part(segment: Path, file: Path, kind: str, point: dict[str, int], metric: s
         if index.storage is None:
             index.own_fields = False
             index.storage = flat
-        return Part(index, parameters.SearchParametersHNSW(efSearch=point["ef_search"]), (flat,))
+        return Part(index, parameters.SearchParametersHNSW(efSearch=point["ef_search"]), (flat,), index.d)
     refined = faiss.IndexRefine(index, flat)
     inner = parameters.SearchParametersIVF(nprobe=point["nprobe"])
     params = parameters.IndexRefineSearchParameters(k_factor=float(point["rerank"]), base_index_params=inner)
-    return Part(refined, params, (index, flat, inner))
+    return Part(refined, params, (index, flat, inner), rows.shape[1])

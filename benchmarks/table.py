@@ -19,6 +19,12 @@ def show(rows: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in cells)
 
 
+def turned(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """A line for each figure and a column for each row: for many figures of few rows. Headings are the first figure."""
+    key, *figures = list(rows[0])
+    return [{key: figure} | {str(row[key]): row[figure] for row in rows} for figure in figures]
+
+
 def _text(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"

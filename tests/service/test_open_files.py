@@ -68,6 +68,7 @@ CASES = [
     ("l2", "float32", "ivf", "str"),
     ("cosine", "float16", "hnsw", "str"),
     ("dot", "float16", "ivf", "int"),
+    ("dot", "float32", "hnsw", "str"),
 ]
 
 
@@ -117,6 +118,7 @@ def recall_of(index_file: Path, segment: Path, metric: str, meta: dict[str, Any]
     assert index.ntotal == len(rows), meta
     asked = drawn(QUERIES, seed=2)
     queries = asked / np.linalg.norm(asked, axis=1, keepdims=True) if metric == "cosine" else asked
+    queries = np.pad(queries, ((0, 0), (0, index.d - DIMENSION)))
     kept = attach(index, rows) if hasattr(index, "hnsw") else None
     if hasattr(index, "hnsw"):
         index.hnsw.efSearch = 128
