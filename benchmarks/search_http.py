@@ -125,10 +125,19 @@ class Run:
     latencies_s: list[float]
     bodies: dict[int, bytes]
     failures: int
+    client_us: float
+    """CPU time of the load generator for one request, µs."""
 
     def row(self, what: str, clients: int) -> dict[str, Any]:
         qps = len(self.latencies_s) / self.elapsed_s
-        return {"what": what, "clients": clients} | figures(qps, self.latencies_s) | {"failures": self.failures}
+        return (
+            {"what": what, "clients": clients}
+            | figures(qps, self.latencies_s)
+            | {
+                "client_us": self.client_us,
+                "failures": self.failures,
+            }
+        )
 
 
 def figures(qps: float, latencies_s: list[float]) -> dict[str, float]:
@@ -156,7 +165,8 @@ def fired(port: int, clients: int, requests: list[bytes], seconds: float) -> Run
     )
     answer = json.loads(done.stdout)
     bodies = {int(number): base64.b64decode(text) for number, text in answer["bodies"].items()}
-    return Run(answer["elapsed_s"], answer["latencies_s"], bodies, answer["failures"])
+    each_us = answer["cpu_s"] / len(answer["latencies_s"]) * 1e6
+    return Run(answer["elapsed_s"], answer["latencies_s"], bodies, answer["failures"], each_us)
 
 
 if __name__ == "__main__":

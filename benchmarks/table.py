@@ -10,10 +10,8 @@ from typing import Any
 
 
 def show(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Columns by the names of the first row; floats with four figures."""
-    if not rows:
-        return "(nothing)"
-    names = list(rows[0])
+    """A column for each name that any row has; floats with four figures."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
     cells = [names, *([_text(row.get(name, "")) for name in names] for row in rows)]
     widths = [max(len(line[i]) for line in cells) for i in range(len(names))]
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in cells)
