@@ -2,6 +2,7 @@
 
 import shutil
 import uuid as uuids
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ APPLICATION_ID = 0x53656564
 SCHEMA = """
 CREATE TABLE collections(name TEXT PRIMARY KEY, uuid TEXT NOT NULL UNIQUE, created TEXT NOT NULL, reason TEXT)
 """
+DROPPED_SUFFIX = ".dropped"
 CREATED_FOLDER = declare("registry.create.folder")
 MARKED_DROPPED = declare("registry.drop.marked")
 UNREGISTERED = declare("registry.drop.unregistered")
@@ -90,7 +92,11 @@ class Registry:
             if self._db.one(row, (name, uuid)) is None:
                 raise Dropped(str(folder))
         hit(UNREGISTERED)
-        shutil.rmtree(folder, ignore_errors=True)
+        # At once, so that who comes too late finds no folder instead of half a one. It is swept like any other.
+        going = folder.with_name(folder.name + DROPPED_SUFFIX)
+        with suppress(OSError):
+            folder.rename(going)
+        shutil.rmtree(going, ignore_errors=True)
 
     def set_reason(self, uuid: str, reason: str | None) -> None:
         with self._db.writing():

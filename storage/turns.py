@@ -7,6 +7,7 @@ Each writing thread opens the lock file itself: a descriptor of its own excludes
 import fcntl
 import os
 import time
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,8 @@ BACKGROUND_TURN_S = 0.010
 class Turns:
     def __init__(self, path: Path) -> None:
         self._fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        # Requests under way keep a dropped collection, so that nobody can say when to close it: the last one does.
+        self._close = weakref.finalize(self, os.close, self._fd)
 
     @contextmanager
     def turn(self) -> Iterator[None]:
@@ -37,4 +40,4 @@ class Turns:
         time.sleep(min(time.monotonic() - begun, 1.0))
 
     def close(self) -> None:
-        os.close(self._fd)
+        self._close()

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from app.engine import errors, intake
 from app.engine.files import SealedFile, write_sealed
 from app.engine.merge_patch import merge_patch
 from app.engine.translate import translated
+from app.engine.turn import at_end_of_turn
 from app.engine.types import Id, Idempotency, Rows, Written
 from app.engine.view import Follower, View
 from app.engine.writer import Writer
@@ -59,12 +60,32 @@ class Collection:
         self.limits = limits
         self.pools = pools
         self.follower = Follower(folder, pools.loaders)
+        self._seen: View | None = None
         self.writer = Writer(folder, pools.writers, limits.pending_rows, limits.pending_bytes)
 
     def view(self) -> View:
-        """The present state, every acknowledged write in it. Raises CollectionNotFound, CollectionClosed."""
+        """The present state, every acknowledged write in it. Raises CollectionNotFound, CollectionClosed.
+
+        One look serves one turn of the event loop: all requests that the turn answers had come in before it began.
+        """
+        return self._seen or self.look_again()
+
+    def look_again(self) -> View:
+        """As `view`, with what was committed in this very moment."""
         with translated(self.name):
-            return self.follower.view()
+            view = self.follower.view()
+        if at_end_of_turn(self._unsee):
+            self._seen = view
+        return view
+
+    def _unsee(self) -> None:
+        self._seen = None
+
+    def looks(self, times: int) -> Iterator[View]:
+        """For an answer that may have to be given again from a newer view."""
+        yield self.view()
+        for _ in range(times - 1):
+            yield self.look_again()
 
     def close(self) -> None:
         self.follower.close()
@@ -159,8 +180,10 @@ class Collection:
 
         try:
             count, first = await self.writer.run(name_it)
-        except below.OutcomeUnknown:
-            raise  # the catalogue may name the file: the next start decides
+        except (below.OutcomeUnknown, asyncio.CancelledError):
+            # The catalogue may name the file, or come to name it: a write that was queued goes on without its
+            # request. The next start decides.
+            raise
         except BaseException:
             self._forget(written)
             raise

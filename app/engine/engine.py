@@ -16,6 +16,7 @@ from app.engine.collection import Collection, Limits, Pools
 from app.engine.describe import describe
 from app.engine.errors import Fault
 from app.engine.translate import translated
+from app.engine.turn import at_end_of_turn
 from app.engine.types import (
     CollectionSettings,
     Id,
@@ -56,6 +57,7 @@ class LocalEngine:
         )
         self._registry: Registry | None = None
         self._version = -1
+        self._looked = False
         self._registered: dict[str, Registered] = {}
         self._open: dict[str, Collection] = {}
         """By uuid: a name dropped and made anew is another collection."""
@@ -90,20 +92,30 @@ class LocalEngine:
     async def _keep_up(self) -> None:
         while True:
             await asyncio.sleep(REFRESH_S)
+            self._look_at_all()
+
+    def _look_at_all(self) -> None:
+        """Each by itself: one that is damaged must not keep the others from letting old files go."""
+        try:
+            self._refresh()
+        except errors.Refused as e:
+            log.error("the registry cannot be read: %s", e.detail)
+        for collection in list(self._open.values()):
             try:
-                self._refresh()
-                for collection in list(self._open.values()):
-                    collection.view()
+                collection.view()
             except errors.Refused as e:
                 log.debug("%s", e.detail)
             except Exception:
-                log.exception("while following the data folder")
+                log.exception("while following collection %s", collection.name)
 
     # ---------------------------------------------------------------- the registry
 
     def _refresh(self) -> None:
-        """Follows the registry when any process has changed it."""
+        """Follows the registry when any process has changed it. One look serves a turn, as `Collection.view`."""
+        if self._looked:
+            return
         assert self._registry is not None
+        self._looked = at_end_of_turn(self._look_anew)
         with translated("registry"):
             version = self._registry.data_version()
             if version == self._version:
@@ -113,6 +125,9 @@ class LocalEngine:
         there = {r.uuid for r in self._registered.values()}
         for uuid in [u for u in self._open if u not in there]:
             del self._open[uuid]  # requests under way keep it; its files are unlinked, not gone for them
+
+    def _look_anew(self) -> None:
+        self._looked = False
 
     def _collection(self, name: str) -> Collection:
         """Raises CollectionNotFound, CollectionClosed."""

@@ -9,9 +9,9 @@ segments serve, brought up to date by the same deaths and new rows.
 import logging
 import time
 from concurrent.futures import Executor, Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +39,10 @@ class View:
     state: State
     parts: tuple[Part, ...]
     pending: Pending
+    has_metadata: bool
+    """False: no item has any, so that nobody need ask."""
+    plans: dict[Any, Any] = field(default_factory=dict, compare=False)
+    """`search.plan` keeps here what it made for this view."""
 
     def is_alive(self, key: int) -> bool:
         row = self.pending.find(key)
@@ -128,6 +132,7 @@ class Follower:
             # Deaths of rows that were never sealed may have been cleared unread, and no new segment tells of it:
             # what lies below the first row that pends is dead.
             sealed_below = self._first_pending(state)
+        has_metadata = self.db.one("SELECT 1 FROM metadata LIMIT 1") is not None
         # From here on nothing fails: a file that was gone above left the buffer as it was.
         if new_rows is not None:
             self._buffer.append(new_rows)
@@ -135,7 +140,7 @@ class Follower:
         self._buffer.drop_below(sealed_below)
         # While the old segments serve on, the view keeps their generation: the next look tries again.
         state.generation = generation
-        self._view = View(settings, state, parts, self._buffer.view())
+        self._view = View(settings, state, parts, self._buffer.view(), has_metadata)
 
     def _first_pending(self, state: State) -> int:
         """Seals take a prefix of the keys: below the first that pends, all has been sealed."""
@@ -199,3 +204,7 @@ def _load(folder: Path, row: SegmentRow) -> Index | None:
         return load_index(folder, row, segment.vectors)
     except FileNotFoundError:
         return None  # merged away meanwhile: the next look reads the new list
+    except Exception:
+        # An index is derived: without it the search is exact, while an error here would come to every request.
+        log.exception("the index of %s cannot be opened, searching exactly", row.file)
+        return None

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from storage import catalogue
 from storage.database import Database
+from storage.errors import Dropped
 from storage.layout import WRITE_LOCK_NAME
 from storage.turns import CLIENT_TURN_BYTES, CLIENT_TURN_S, Turns
 from storage.writes import Turn
@@ -76,12 +77,10 @@ class Writer:
     def _turn(self, batch: list[Waiting]) -> None:
         """One transaction with as many waiting requests as fit a turn. They are in `batch` from when they are taken."""
         batch.append(self._queue.popleft())
-        if self._db is None or self._turns is None:
-            self._turns = Turns(self._folder / WRITE_LOCK_NAME)
-            self._db = catalogue.connect(self._folder)
-        with self._turns.turn(), self._db.writing():
+        db, turns = self._opened()
+        with turns.turn(), db.writing():
             ends = time.monotonic() + CLIENT_TURN_S
-            turn = Turn(self._db, *self._limits)
+            turn = Turn(db, *self._limits)
             taken = batch[0].bytes
             self._act(turn, batch[0])
             while self._queue and taken < CLIENT_TURN_BYTES and time.monotonic() < ends:
@@ -91,6 +90,17 @@ class Writer:
                 taken += batch[-1].bytes
                 self._act(turn, batch[-1])
             turn.finish()
+
+    def _opened(self) -> tuple[Database, Turns]:
+        if self._db is None or self._turns is None:
+            self._db = catalogue.connect(self._folder)
+            try:
+                self._turns = Turns(self._folder / WRITE_LOCK_NAME)
+            except FileNotFoundError as e:
+                if not self._folder.exists():
+                    raise Dropped(str(self._folder)) from e
+                raise
+        return self._db, self._turns
 
     def _act(self, turn: Turn, waiting: Waiting) -> None:
         try:
