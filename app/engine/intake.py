@@ -88,7 +88,12 @@ def check_query(given: NDArray[Any], settings: Settings) -> NDArray[np.float32]:
         raise errors.DimensionMismatch(detail, [Fault(at(0), detail)], len(given))
     with np.errstate(over="ignore", invalid="ignore"):
         queries = np.ascontiguousarray(given, np.float32)
-        lengths = norms(queries)
+        squares = np.vecdot(queries, queries)
+    least = MIN_COSINE_NORM**2 if settings.metric == "cosine" else 0.0
+    # The common case in one pass (NaN compares false); the norms below say which of the rules was broken.
+    if bool(((squares >= least * 2) & (squares <= MAX_NORM**2 / 2)).all()):
+        return queries
+    lengths = norms(queries)
     if not np.isfinite(queries).all():
         words = "has a number that is not finite in float32"
         bad = np.logical_not(np.isfinite(queries).all(axis=1))

@@ -16,32 +16,36 @@ from numpy.typing import NDArray
 from app.engine import errors, intake, search
 from app.engine.collection import Collection
 from app.engine.errors import Fault
+from app.engine.places import Place, Places, locate
 from app.engine.types import Hits, Id, Include, Items, Page, SearchAnswer
 from app.engine.view import View
 
 LOOP_US = 2_000.0
 """Searches cheaper than this run inside the event loop: handing them to a thread costs more than they do."""
 TRIES = 4
-Where = tuple[int | None, int]
 
 
 class MovedOn(Exception):
     """What the view shows died before its metadata was read."""
 
 
-def items_at(c: Collection, view: View, where: list[Where], ids: list[Any], include: Include) -> Items:
+def items_at(c: Collection, places: Places, ids: list[Any], include: Include) -> Items:
     """Raises MovedOn."""
-    vectors = search.vectors_of(view, where) if "vector" in include else None
-    metadata = None
+    vectors = places.vectors() if "vector" in include else None
+    metadata: list[bytes | None] | None = None
     if "metadata" in include:
-        keys = search.keys_of(view, where)
-        found = c.metadata_of(keys)
-        if len(found) < len(keys):
-            now = c.view()
-            if now is not view and not all(now.is_alive(key) for key in keys if key not in found):
-                raise MovedOn
-        metadata = [found.get(key) for key in keys]
+        metadata = _metadata(c, places) if places.view.has_metadata else [None] * places.n
     return Items(ids, vectors, metadata)
+
+
+def _metadata(c: Collection, places: Places) -> list[bytes | None]:
+    keys = places.keys()
+    found = c.metadata_of(keys)
+    if len(found) < len(keys):
+        now = c.look_again()
+        if now is not places.view and not all(now.is_alive(key) for key in keys if key not in found):
+            raise MovedOn
+    return [found.get(key) for key in keys]
 
 
 # -------------------------------------------------------------------- search
@@ -50,8 +54,7 @@ def items_at(c: Collection, view: View, where: list[Where], ids: list[Any], incl
 async def find(
     c: Collection, queries: NDArray[Any], k: int, exact: bool, max_distance: float | None, include: Include
 ) -> SearchAnswer:
-    for attempt in range(TRIES):
-        view = c.view()
+    for view in c.looks(TRIES):
         asked = intake.check_query(queries, view.settings)
         plan = search.plan(view, k, view.settings.recall, exact)
         if plan.cost_us * len(asked) <= LOOP_US:
@@ -59,14 +62,15 @@ async def find(
         else:
             answers = await _beside_the_loop(c, view, plan, asked, k)
         try:
-            hits = [_hits(c, view, answer, max_distance, include) for answer in answers]
+            hits = [_hits(c, answer, max_distance, include) for answer in answers]
         except MovedOn:
-            if attempt < TRIES - 1:
-                continue
-            raise errors.Busy(f"collection {c.name} changes faster than it can be read: try again") from None
-        calibrated = None if plan.exact else "data"
-        return SearchAnswer(hits, plan.exact, plan.expected_recall, calibrated)  # type: ignore[arg-type]
-    raise AssertionError("unreachable")
+            continue
+        return SearchAnswer(hits, plan.exact, plan.expected_recall, None if plan.exact else "data")
+    raise _restless(c)
+
+
+def _restless(c: Collection) -> errors.Busy:
+    return errors.Busy(f"collection {c.name} changes faster than it can be read: try again")
 
 
 async def _beside_the_loop(
@@ -76,12 +80,10 @@ async def _beside_the_loop(
     return await loop.run_in_executor(c.pools.searchers, search.run, view, plan, queries, k)
 
 
-def _hits(c: Collection, view: View, answer: search.Answer, max_distance: float | None, include: Include) -> Hits:
-    ids, distances, where = answer.ids, answer.distances, answer.where
+def _hits(c: Collection, answer: search.Answer, max_distance: float | None, include: Include) -> Hits:
     if max_distance is not None:
-        near = int(np.searchsorted(distances, np.float32(max_distance), side="right"))
-        ids, distances, where = ids[:near], distances[:near], where[:near]
-    return Hits(items_at(c, view, where, ids, include), distances)
+        answer = answer.first(int(np.searchsorted(answer.distances, np.float32(max_distance), side="right")))
+    return Hits(items_at(c, answer.places, answer.ids, include), answer.distances)
 
 
 async def find_neighbours(
@@ -103,15 +105,14 @@ async def find_neighbours(
 # -------------------------------------------------------------------- by id
 
 
-def located(c: Collection, ids: list[Any]) -> tuple[View, dict[Any, Where]]:
+def located(c: Collection, ids: list[Any]) -> tuple[View, dict[Any, Place]]:
     """Where those of the ids are that exist, and the view they are in."""
-    for _ in range(TRIES):
-        view = c.view()
+    for view in c.looks(TRIES):
         keys = c.keys_of(ids)
-        found = {id_: search.locate(view, key) for id_, key in keys.items()}
+        found = {id_: locate(view, key) for id_, key in keys.items()}
         if all(found.values()):
             return view, {id_: where for id_, where in found.items() if where is not None}
-    raise errors.Busy(f"collection {c.name} changes faster than it can be read: try again")
+    raise _restless(c)
 
 
 def vector_of(c: Collection, id_: Id) -> tuple[View, NDArray[Any]]:
@@ -119,7 +120,7 @@ def vector_of(c: Collection, id_: Id) -> tuple[View, NDArray[Any]]:
     view, found = located(c, [id_])
     if not found:
         raise c.no_such_id(id_)
-    return view, search.vectors_of(view, list(found.values()))[0]
+    return view, Places.of(view, list(found.values())).vectors()[0]
 
 
 def fetch(c: Collection, ids: list[Any], include: Include) -> tuple[Items, list[Any]]:
@@ -127,11 +128,11 @@ def fetch(c: Collection, ids: list[Any], include: Include) -> tuple[Items, list[
         view, found = located(c, list(dict.fromkeys(ids)))
         there = [id_ for id_ in ids if id_ in found]
         try:
-            items = items_at(c, view, [found[id_] for id_ in there], there, include)
+            items = items_at(c, Places.of(view, [found[id_] for id_ in there]), there, include)
         except MovedOn:
             continue
         return items, [id_ for id_ in ids if id_ not in found]
-    raise errors.Busy(f"collection {c.name} changes faster than it can be read: try again")
+    raise _restless(c)
 
 
 # -------------------------------------------------------------------- list
@@ -140,22 +141,21 @@ def fetch(c: Collection, ids: list[Any], include: Include) -> tuple[Items, list[
 def walk(c: Collection, limit: int, cursor: str | None, include: Include) -> Page:
     """The next `limit` live rows in key order."""
     after = _key_of(cursor)
-    for _ in range(TRIES):
-        view = c.view()
+    for view in c.looks(TRIES):
         rows = _rows_after(view, after, limit + 1)
         page = rows[:limit]
-        where = [w for _, w in page]
+        places = Places.of(view, [place for _, place in page])
         try:
-            items = items_at(c, view, where, search.ids_of(view, where), include)
+            items = items_at(c, places, places.ids(), include)
         except MovedOn:
             continue
         return Page(items, _cursor_of(page[-1][0]) if len(rows) > limit else None)
-    raise errors.Busy(f"collection {c.name} changes faster than it can be read: try again")
+    raise _restless(c)
 
 
-def _rows_after(view: View, after: int, limit: int) -> list[tuple[int, Where]]:
+def _rows_after(view: View, after: int, limit: int) -> list[tuple[int, Place]]:
     """(key, where) of the first live rows with a key above `after`. Key ranges of segments may interleave."""
-    sources: list[list[tuple[int, Where]]] = []
+    sources: list[list[tuple[int, Place]]] = []
     for number, part in enumerate(view.parts):
         keys = part.segment.file.keys_rel
         base = part.segment.row.base_key

@@ -6,11 +6,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from app.engine.places import Group, Places
 from app.engine.view import View
 from index.contract import Alive, Found, Index, Plan
 
 MAX_DROPPED_SHARE = 0.05
 """Above it the calibration speaks of another collection: no recall is claimed."""
+MAX_PLANS = 64
+"""Plans kept with a view: clients ask for few different k."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,14 +37,28 @@ class SearchPlan:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One query's hits, nearest first. ids and keys: n; distances: (n,) float32; where: (part or None, row) of each."""
+    """One query's hits, nearest first. ids: n; distances: (n,) float32."""
 
     ids: list[Any]
     distances: NDArray[np.float32]
-    where: list[tuple[int | None, int]]
+    places: Places
+
+    def first(self, n: int) -> "Answer":
+        return Answer(self.ids[:n], self.distances[:n], self.places.take(np.arange(min(n, len(self.ids)))))
 
 
 def plan(view: View, k: int, recall: float, exact: bool) -> SearchPlan:
+    """Made once a view: it depends on nothing else."""
+    key = (k, recall, exact)
+    made: SearchPlan | None = view.plans.get(key)
+    if made is None:
+        made = _plan(view, k, recall, exact)
+        if len(view.plans) < MAX_PLANS:
+            view.plans[key] = made
+    return made
+
+
+def _plan(view: View, k: int, recall: float, exact: bool) -> SearchPlan:
     steps = []
     recalls: list[float | None] = []
     for number, part in enumerate(view.parts):
@@ -66,86 +83,47 @@ def plan(view: View, k: int, recall: float, exact: bool) -> SearchPlan:
 
 def run(view: View, search: SearchPlan, queries: NDArray[np.float32], k: int) -> list[Answer]:
     """queries: (q, d) float32. One answer a query with min(k, live rows) hits."""
-    found = [(step, step.index.search(queries, k, step.plan, step.alive)) for step in search.steps]
+    found = [(step.part, step.index.search(queries, k, step.plan, step.alive)) for step in search.steps]
     return [_merge(view, found, query, k) for query in range(len(queries))]
 
 
-def _merge(view: View, found: list[tuple[Step, Found]], query: int, k: int) -> Answer:
-    rows: list[NDArray[np.int64]] = []
-    distances: list[NDArray[np.float32]] = []
-    sources: list[int] = []
-    for number, (_, f) in enumerate(found):
-        there = int(np.count_nonzero(f.rows[query] >= 0))
-        if there:
-            rows.append(f.rows[query, :there])
-            distances.append(f.distances[query, :there])
-            sources.append(number)
-    if not rows:
-        return Answer([], np.empty(0, np.float32), [])
-    all_rows, all_distances = np.concatenate(rows), np.concatenate(distances)
-    all_sources = np.repeat(sources, [len(r) for r in rows])
-    near = _nearest(all_distances, k)
-    steps = [found[s][0] for s in all_sources[near].tolist()]
-    row_numbers = all_rows[near].tolist()
-    where = [(step.part, row) for step, row in zip(steps, row_numbers, strict=True)]
-    ids = ids_of(view, where)
-    near_distances = all_distances[near]
-    # Hits come by (distance, id); `near` is by distance, with all that tie with the k-th.
-    if len(near_distances) > 1 and bool((near_distances[1:] == near_distances[:-1]).any()):
-        order = sorted(range(len(ids)), key=lambda i: (near_distances[i], ids[i]))[:k]
-        return Answer([ids[i] for i in order], near_distances[order], [where[i] for i in order])
-    return Answer(ids[:k], near_distances[:k], where[:k])
+def _merge(view: View, found: list[tuple[int | None, Found]], query: int, k: int) -> Answer:
+    hits = [_there(part, f, query) for part, f in found]
+    if len(hits) == 1:
+        group, distances = hits[0]
+        places = Places(view, len(distances), (group,))
+    else:
+        places, distances = _merged(view, [h for h in hits if len(h[1])], k)
+    ids = places.ids()
+    # Hits come by (distance, id). Here they are by distance, with all that tie with the k-th.
+    if len(ids) > 1 and bool((distances[1:] == distances[:-1]).any()):
+        order = sorted(range(len(ids)), key=lambda i: (distances[i], ids[i]))[:k]
+        return Answer([ids[i] for i in order], distances[order], places.take(np.array(order, np.int64)))
+    answer = Answer(ids, distances, places)
+    return answer if len(ids) <= k else answer.first(k)
 
 
-def _nearest(distances: NDArray[np.float32], k: int) -> NDArray[np.int64]:
-    """Positions of the k nearest in order, and of all that tie with the k-th."""
+def _there(part: int | None, found: Found, query: int) -> tuple[Group, NDArray[np.float32]]:
+    """One part's hits of one query, without the padding."""
+    rows, distances = found.rows[query], found.distances[query]
+    if len(rows) and rows[-1] < 0:
+        n = int(np.count_nonzero(rows >= 0))
+        rows, distances = rows[:n], distances[:n]
+    return Group(part, rows, None), distances
+
+
+def _merged(view: View, hits: list[tuple[Group, NDArray[np.float32]]], k: int) -> tuple[Places, NDArray[np.float32]]:
+    """The k nearest of all parts in order of distance, and all that tie with the k-th."""
+    if not hits:
+        return Places(view, 0, ()), np.empty(0, np.float32)
+    distances = np.concatenate([d for _, d in hits])
     order = np.argsort(distances, kind="stable")
     if len(order) > k:
         last = distances[order[k - 1]]
         order = order[: int(np.searchsorted(distances[order], last, side="right"))]
-    near: NDArray[np.int64] = order
-    return near
-
-
-def ids_of(view: View, where: list[tuple[int | None, int]]) -> list[Any]:
-    """Ids of hits: one look-up a part, not one a hit."""
-    ids: list[Any] = [None] * len(where)
-    by_part: dict[int | None, list[int]] = {}
-    for position, (part, _) in enumerate(where):
-        by_part.setdefault(part, []).append(position)
-    for part, positions in by_part.items():
-        rows = [where[p][1] for p in positions]
-        if part is None:
-            found = [view.pending.ids[row] for row in rows]
-        else:
-            found = view.parts[part].segment.ids_at(np.array(rows, np.int64))
-        for position, id_ in zip(positions, found, strict=True):
-            ids[position] = id_
-    return ids
-
-
-def keys_of(view: View, where: list[tuple[int | None, int]]) -> list[int]:
-    return [
-        int(view.pending.keys[row]) if part is None else view.parts[part].segment.key_at(row) for part, row in where
-    ]
-
-
-def vectors_of(view: View, where: list[tuple[int | None, int]]) -> NDArray[Any]:
-    """(n, d) in the collection's dtype, bit for bit as stored."""
-    out = np.empty((len(where), view.settings.dimension), view.settings.vector_dtype)
-    for position, (part, row) in enumerate(where):
-        source = view.pending.vectors if part is None else view.parts[part].segment.vectors
-        out[position] = source.rows[row]
-    return out
-
-
-def locate(view: View, key: int) -> tuple[int | None, int] | None:
-    """Where a live key is in the view."""
-    row = view.pending.find(key)
-    if row >= 0:
-        return (None, row) if view.pending.is_alive(row) else None
-    for number, part in enumerate(view.parts):
-        row = part.segment.find(key)
-        if row >= 0:
-            return (number, row) if part.is_alive(row) else None
-    return None
+    groups, begin = [], 0
+    for group, d in hits:
+        groups.append(Group(group.part, group.rows, np.arange(begin, begin + len(d))))
+        begin += len(d)
+    everything = Places(view, begin, tuple(groups))
+    return everything.take(order), distances[order]

@@ -46,8 +46,9 @@ class OpenSegment:
         hit: NDArray[np.int64] = rows[self.file.keys_rel[rows] == relative].astype(np.int64)
         return hit
 
-    def key_at(self, row: int) -> int:
-        return self.row.base_key + int(self.file.keys_rel[row])
+    def keys_at(self, rows: NDArray[np.int64]) -> list[int]:
+        base = self.row.base_key
+        return [base + relative for relative in self.file.keys_rel[rows].tolist()]
 
     def ids_at(self, rows: NDArray[np.int64]) -> list[Any]:
         return self.file.ids_at(rows)
