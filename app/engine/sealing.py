@@ -52,6 +52,8 @@ class Sealing:
                 self._seal()
             except errors.Stale as e:
                 log.info("collection %s: %s", self._c.name, e)
+            # Here too: where rows pour in without pause there is always something to seal.
+            self._checkpoint()
             return True
         self._checkpoint()
         if not self._tidy and quiet_s >= TIDY_QUIET_S:
