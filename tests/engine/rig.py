@@ -72,10 +72,13 @@ def pools(loader: Executor | None = None) -> Pools:
 
 
 class NeverStops(Stop):
-    """Without the signal handler of a real background process."""
+    """Without the signal handler of a real background process, and without its patience after a failure."""
 
     def __init__(self) -> None:
         self._event = threading.Event()
+
+    def wait(self, seconds: float) -> bool:
+        return False
 
 
 class HeldPublisher(Publisher):
@@ -155,15 +158,18 @@ class Rig:
         index_min_rows: int = MANY,
         seal_rows: int = MANY,
         durable: bool = True,
+        copied_from: "Rig | None" = None,
     ) -> None:
-        """seal_rows: as many are sealed at once; durable: False where no test asks what a power cut would leave."""
+        """seal_rows: as many are sealed at once; durable: False where no test asks what a power cut would leave;
+        copied_from: `data` is a copy of another's folder.
+        """
         self.data = data
         self.dimension = dimension
         data.mkdir(parents=True, exist_ok=True)
         self.registry = Registry(data, create=True)
         spec = {"kind": index, "params": {}}
         settings = Settings(dimension, metric, "float32", id_type, 0.9, spec, catalogue.now())
-        self.uuid = self.registry.create("c", settings)
+        self.uuid = self.registry.create("c", settings) if copied_from is None else copied_from.uuid
         self.folder = self.registry.folder(self.uuid)
         self._closing: list[Callable[[], None]] = [self.registry.close]
         self.db = catalogue.connect(self.folder)
@@ -175,9 +181,9 @@ class Rig:
         self.sealing = Sealing(self.sealing_work, seal_rows, MANY, 0.0)
         self.building_work, self.building_publisher = self._worked()
         self.building = Building(self.building_work, index_min_rows, 0.0, 1, NeverStops())
-        self.model: dict[Any, tuple[bytes, bytes | None]] = {}
+        self.model: dict[Any, tuple[bytes, bytes | None]] = {} if copied_from is None else dict(copied_from.model)
         """id → (vector, metadata): what was acknowledged."""
-        self._drawn = 0
+        self._drawn = 0 if copied_from is None else copied_from._drawn
 
     def _hasten(self, db: Database) -> None:
         """Where no test of durability is made, hundreds of histories should not wait for the disk."""
