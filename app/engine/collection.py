@@ -5,6 +5,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -86,6 +87,15 @@ class Collection:
         yield self.view()
         for _ in range(times - 1):
             yield self.look_again()
+
+    @contextmanager
+    def pinned(self) -> Iterator[View]:
+        """As `look_again`, with the catalogue held to that moment: an answer given inside cannot be overtaken.
+
+        Nothing may be awaited inside.
+        """
+        with translated(self.name), self.follower.pinned() as view:
+            yield view
 
     def close(self) -> None:
         self.follower.close()

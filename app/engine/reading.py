@@ -1,14 +1,16 @@
 """Search, fetch and list over one collection's view: the reading half of the engine, all on one immutable view.
 
 Metadata stands in the catalogue, which may have moved on since the view was taken: where a key's metadata is gone
-because the key died meanwhile, the request is answered again from the newer view.
+because the key died meanwhile, the request is answered again from the newer view, and in the end with the catalogue
+held still.
 """
 
 import asyncio
 import base64
 import binascii
 import heapq
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +25,7 @@ from app.engine.view import View
 LOOP_US = 2_000.0
 """Searches cheaper than this run inside the event loop: handing them to a thread costs more than they do."""
 TRIES = 4
+T = TypeVar("T")
 
 
 class MovedOn(Exception):
@@ -48,6 +51,20 @@ def _metadata(c: Collection, places: Places) -> list[bytes | None]:
     return [found.get(key) for key in keys]
 
 
+def _at_one_moment(c: Collection, act: Callable[[View], T]) -> T:
+    """`act` on the present view, on newer ones where it has MovedOn, and at last with the catalogue held still.
+
+    Holding it still always succeeds, but costs a transaction: what is read is rarely replaced at that very moment.
+    """
+    for view in c.looks(TRIES):
+        try:
+            return act(view)
+        except MovedOn:
+            continue
+    with c.pinned() as view:
+        return act(view)
+
+
 # -------------------------------------------------------------------- search
 
 
@@ -62,15 +79,21 @@ async def find(
         else:
             answers = await _beside_the_loop(c, view, plan, asked, k)
         try:
-            hits = [_hits(c, answer, max_distance, include) for answer in answers]
+            return _search_answer(c, plan, answers, max_distance, include)
         except MovedOn:
             continue
-        return SearchAnswer(hits, plan.exact, plan.expected_recall, None if plan.exact else "data")
-    raise _restless(c)
+    with c.pinned() as view:
+        asked = intake.check_query(queries, view.settings)
+        plan = search.plan(view, k, view.settings.recall, exact)
+        return _search_answer(c, plan, search.run(view, plan, asked, k), max_distance, include)
 
 
-def _restless(c: Collection) -> errors.Busy:
-    return errors.Busy(f"collection {c.name} changes faster than it can be read: try again")
+def _search_answer(
+    c: Collection, plan: search.SearchPlan, answers: list[search.Answer], max_distance: float | None, include: Include
+) -> SearchAnswer:
+    """Raises MovedOn."""
+    hits = [_hits(c, answer, max_distance, include) for answer in answers]
+    return SearchAnswer(hits, plan.exact, plan.expected_recall, None if plan.exact else "data")
 
 
 async def _beside_the_loop(
@@ -105,34 +128,37 @@ async def find_neighbours(
 # -------------------------------------------------------------------- by id
 
 
-def located(c: Collection, ids: list[Any]) -> tuple[View, dict[Any, Place]]:
-    """Where those of the ids are that exist, and the view they are in."""
-    for view in c.looks(TRIES):
-        keys = c.keys_of(ids)
-        found = {id_: locate(view, key) for id_, key in keys.items()}
-        if all(found.values()):
-            return view, {id_: where for id_, where in found.items() if where is not None}
-    raise _restless(c)
+def _located(c: Collection, view: View, ids: list[Any]) -> dict[Any, Place]:
+    """Where those of the ids are that exist. Raises MovedOn: the catalogue knows of keys that the view does not."""
+    found: dict[Any, Place] = {}
+    for id_, key in c.keys_of(ids).items():
+        where = locate(view, key)
+        if where is None:
+            raise MovedOn
+        found[id_] = where
+    return found
 
 
 def vector_of(c: Collection, id_: Id) -> tuple[View, NDArray[Any]]:
     """Raises IdNotFound."""
-    view, found = located(c, [id_])
-    if not found:
-        raise c.no_such_id(id_)
-    return view, Places.of(view, list(found.values())).vectors()[0]
+
+    def act(view: View) -> tuple[View, NDArray[Any]]:
+        found = _located(c, view, [id_])
+        if not found:
+            raise c.no_such_id(id_)
+        return view, Places.of(view, list(found.values())).vectors()[0]
+
+    return _at_one_moment(c, act)
 
 
 def fetch(c: Collection, ids: list[Any], include: Include) -> tuple[Items, list[Any]]:
-    for _ in range(TRIES):
-        view, found = located(c, list(dict.fromkeys(ids)))
+    def act(view: View) -> tuple[Items, list[Any]]:
+        found = _located(c, view, list(dict.fromkeys(ids)))
         there = [id_ for id_ in ids if id_ in found]
-        try:
-            items = items_at(c, Places.of(view, [found[id_] for id_ in there]), there, include)
-        except MovedOn:
-            continue
+        items = items_at(c, Places.of(view, [found[id_] for id_ in there]), there, include)
         return items, [id_ for id_ in ids if id_ not in found]
-    raise _restless(c)
+
+    return _at_one_moment(c, act)
 
 
 # -------------------------------------------------------------------- list
@@ -141,16 +167,15 @@ def fetch(c: Collection, ids: list[Any], include: Include) -> tuple[Items, list[
 def walk(c: Collection, limit: int, cursor: str | None, include: Include) -> Page:
     """The next `limit` live rows in key order."""
     after = _key_of(cursor)
-    for view in c.looks(TRIES):
+
+    def act(view: View) -> Page:
         rows = _rows_after(view, after, limit + 1)
         page = rows[:limit]
         places = Places.of(view, [place for _, place in page])
-        try:
-            items = items_at(c, places, places.ids(), include)
-        except MovedOn:
-            continue
+        items = items_at(c, places, places.ids(), include)
         return Page(items, _cursor_of(page[-1][0]) if len(rows) > limit else None)
-    raise _restless(c)
+
+    return _at_one_moment(c, act)
 
 
 def _rows_after(view: View, after: int, limit: int) -> list[tuple[int, Place]]:

@@ -8,7 +8,9 @@ segments serve, brought up to date by the same deaths and new rows.
 
 import logging
 import time
+from collections.abc import Iterator
 from concurrent.futures import Executor, Future
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -66,6 +68,7 @@ class Follower:
         """Opened indexes by file name."""
         self._loading: dict[str, Future[Index | None]] = {}
         self._version = -1
+        self._pinned = False
         self._waiting_since: float | None = None
         with self.db.reading():
             settings = catalogue.read_settings(self.db)
@@ -75,6 +78,8 @@ class Follower:
 
     def view(self) -> View:
         """The present view. Raises Dropped, Damaged."""
+        if self._pinned and self._view is not None:
+            return self._view
         version = self.db.data_version()
         if version != self._version or self._loaded() or self._view is None:
             for _ in range(READ_AGAIN):
@@ -91,6 +96,30 @@ class Follower:
             self._version = version
         assert self._view is not None
         return self._view
+
+    @contextmanager
+    def pinned(self) -> Iterator[View]:
+        """The present view, and within the block the catalogue as it was at that moment.
+
+        Nothing may be awaited inside: whoever reads this catalogue meanwhile would be held to that moment too.
+        Raises Dropped, Damaged.
+        """
+        for _ in range(READ_AGAIN):
+            with self.db.reading():
+                try:
+                    self._catch_up()
+                except FileNotFoundError:
+                    continue
+                except SegmentError as e:
+                    raise Damaged(str(e)) from e
+                assert self._view is not None
+                self._pinned = True
+                try:
+                    yield self._view
+                finally:
+                    self._pinned = False
+                return
+        raise Damaged(f"{self.folder}: a segment is gone")
 
     def load_all(self) -> None:
         """Opens everything, indexes too, before the first request. May block."""

@@ -84,6 +84,23 @@ def test_written_at_one_seen_at_the_other(server: Server) -> None:
     oracle.judge_stored(second.everything())
 
 
+def test_names_come_and_go_for_all(server: Server) -> None:
+    """Created, dropped and made anew with another dimension: at the other worker from the answer on."""
+    first, second = (Collection(wire, "name") for wire in one_wire_each(server))
+    rng = np.random.default_rng(2)
+    for round in range(10):
+        one, other = (first, second) if round % 2 else (second, first)
+        dimension = DIMENSION + round
+        one.create(dimension, metric="l2")
+        other.add([round], rng.standard_normal((1, dimension)).astype(np.float32))
+        assert list(one.everything()) == [round]
+        other.drop()
+        for gone in (one.wire.call("GET", one.path), one.wire.call("GET", one.item(round))):
+            assert gone.status == 404 and gone.json()["type"] == "/problems/collection-not-found"
+        names = one.wire.ok(200, "GET", "/v1/collections")
+        assert names == {"collections": []}
+
+
 class Hammer(threading.Thread):
     """Writes its own ids at one worker and reads each back at another at once, until the time is over."""
 
