@@ -45,6 +45,9 @@ class Wire:
             self._connection.connect()
             self._connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._opened = True
+        if self._connection.sock is None:
+            # http.client has closed its end: the last answer said that it was the last (a worker that is stopping).
+            raise ConnectionResetError("the server closed the connection")
         return int(self._connection.sock.getsockname()[1])
 
     def close(self) -> None:
