@@ -234,6 +234,35 @@ def test_it_does_not_wait_where_the_log_has_lost_deaths(indexed: Rig) -> None:
     indexed.assert_seen(worker)
 
 
+def test_it_does_not_wait_where_the_merge_alone_has_lost_them(indexed: Rig) -> None:
+    """Nothing was sealed since: the merge itself says how far it has trimmed the log."""
+    held = Held()
+    worker = indexed.worker(held)
+    worker.view()
+    held.release()
+    worker.view()
+    before = indexed.state()
+    indexed.delete(list(range(100)))
+    indexed.merge()
+    (row,) = indexed.segments()
+    assert row.index is not None and before.trimmed_pos < indexed.state().trimmed_pos
+    indexed.assert_seen(worker)
+
+
+def test_old_indexes_are_let_go_of(indexed: Rig) -> None:
+    worker = indexed.worker()
+    worker.view()
+    worker.view()
+    (old,) = indexed.segments()
+    assert old.index is not None and list(worker.follower._indexes) == [old.index.file]
+    merged_again(indexed)
+    worker.view()
+    worker.view()
+    (new,) = indexed.segments()
+    assert new.index is not None and list(worker.follower._indexes) == [new.index.file]
+    assert not any(name in text for text in mapped_segments() for name in (old.file, old.index.file))
+
+
 def test_it_does_not_wait_for_ever(indexed: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     follower, _ = opened(indexed)
     old = follower.view().parts[0].segment.row.seq

@@ -136,6 +136,22 @@ def test_one_refused_request_leaves_the_others_of_its_commit_alone(rig: Rig) -> 
     rig.assert_seen(rig.worker())
 
 
+def test_what_a_refused_request_counted_is_undone(rig: Rig) -> None:
+    rig.upsert([1, 2])
+    before = rig.state()
+    with rig.turn() as turn, pytest.raises(ZeroDivisionError), turn.request():
+        turn.upsert(rig.batch([2, 3]))
+        turn.delete([1])
+        turn.delete_all()
+        raise ZeroDivisionError
+    assert rig.state() == before
+    batch = rig.batch([1000, 1])
+    with pytest.raises(errors.IdsTaken):
+        rig.write(lambda turn: turn.add(batch))
+    assert rig.state() == before, "its ids are not the largest so far"
+    rig.assert_sound()
+
+
 def test_all_ids_that_exist_are_named(rig: Rig) -> None:
     rig.upsert([5, 7])
     batch = rig.batch([4, 5, 6, 7])
