@@ -109,6 +109,16 @@ class Machine(RuleBasedStateMachine):
     def seal(self) -> None:
         self.rig.seal()
 
+    @precondition(lambda self: self.sealing is None)
+    @rule(ids=some_ids)
+    def die_pending(self, ids: list[int]) -> None:
+        """Rows that one reader has seen pend, that no segment ever holds, and of which the log loses every trace."""
+        self.rig.seal()
+        self.rig.upsert(self.named(ids))
+        self.rig.assert_seen(self.lazy)
+        self.rig.delete(self.named(ids))
+        self.rig.seal()
+
     # ---------------------------------------------------------------- readers
 
     @rule()
