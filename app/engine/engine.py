@@ -1,6 +1,7 @@
 """`LocalEngine`: the collections of one data folder, as one worker process serves them."""
 
 import asyncio
+import json
 import logging
 import time
 from collections.abc import Callable
@@ -30,6 +31,7 @@ from app.engine.types import (
     Written,
 )
 from app.settings import Settings, granted_cores
+from index.parameters import check_params
 from index.threads import set_threads
 from storage import catalogue
 from storage.registry import NameTaken, Registered, Registry
@@ -159,6 +161,7 @@ class LocalEngine:
     # ---------------------------------------------------------------- collections
 
     async def create(self, name: str, settings: CollectionSettings) -> bool:
+        _refuse_params(settings.index, "index.")
         self._refresh()
         if name not in self._registered:
             try:
@@ -211,6 +214,7 @@ class LocalEngine:
             await asyncio.sleep(READY_POLL_S)
 
     async def rebuild_index(self, name: str, spec: IndexSpec) -> None:
+        _refuse_params(spec, "")
         await self._collection(name).change(lambda turn: turn.set_index_spec(asdict(spec)))
 
     async def cancel_build(self, name: str) -> None:
@@ -290,6 +294,13 @@ def _stored(wanted: CollectionSettings) -> catalogue.Settings:
     )
 
 
+def _refuse_params(spec: IndexSpec, prefix: str) -> None:
+    """Before anything is stored: a builder that meets them later could only fail. prefix: of the fields' names."""
+    faults = [Fault(prefix + name, message) for name, message in check_params(spec.kind, spec.params)]
+    if faults:
+        raise errors.OutOfRange(f"{faults[0].where}: {faults[0].message}", faults)
+
+
 def _refuse_difference(name: str, there: CollectionSettings, wanted: CollectionSettings) -> None:
     """Creating again agrees or is refused. `id_type` "auto" agrees with what the first write made of it."""
     faults = []
@@ -305,4 +316,5 @@ def _refuse_difference(name: str, there: CollectionSettings, wanted: CollectionS
 
 
 def _shown(value: object) -> str:
-    return str(asdict(value)) if isinstance(value, IndexSpec) else repr(value)
+    """As the client would write it."""
+    return json.dumps({"kind": value.kind, **value.params} if isinstance(value, IndexSpec) else value)
