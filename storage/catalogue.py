@@ -225,6 +225,13 @@ def read_deaths_within(db: Database, segment: SegmentRow, up_to_pos: int | None 
     return np.fromiter((row[0] for row in rows), np.int64)
 
 
+def read_sealed_deaths(db: Database) -> NDArray[np.int64]:
+    """All dead keys that some segment held when they died, ascending."""
+    return np.fromiter(
+        (row[0] for row in db.execute("SELECT key FROM deaths WHERE pending = 0 ORDER BY key")), np.int64
+    )
+
+
 def read_pending(db: Database, settings: Settings, from_key: int = 0, limit: int = -1) -> PendingRows:
     rows = db.execute("SELECT key, id, vector FROM pending WHERE key >= ? ORDER BY key LIMIT ?", (from_key, limit))
     keys: list[int] = []

@@ -9,6 +9,8 @@ import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
+
 from seedvec.segment import SegmentError, open_segment
 from storage import atomic, catalogue, errors
 from storage.catalogue import SegmentRow
@@ -89,6 +91,7 @@ def _recover_collection(folder: Path) -> None:
             list(pool.map(lambda s: _verify(folder, s, settings), segments))
             sound = list(pool.map(lambda s: _index_is_sound(folder, s), segments))
         _forget_indexes(folder, db, [s for s, good in zip(segments, sound, strict=True) if not good])
+        _forget_leftovers(folder, db, segments)
     finally:
         db.close()
 
@@ -134,3 +137,18 @@ def _forget_indexes(folder: Path, db: Database, bad: list[SegmentRow]) -> None:
         if file is not None:
             atomic.remove(folder / SEGMENTS_NAME / file)
     turns.close()
+
+
+def _forget_leftovers(folder: Path, db: Database, segments: list[SegmentRow]) -> None:
+    """Deaths of keys that no segment holds: a merge that was killed after its transaction did not clear them."""
+    dead = catalogue.read_sealed_deaths(db)
+    for segment in segments:
+        if not len(dead):
+            return
+        held = open_segment(folder / SEGMENTS_NAME / segment.file).keys_rel.astype(np.int64) + segment.base_key
+        at = np.minimum(np.searchsorted(held, dead), len(held) - 1)
+        dead = dead[held[at] != dead]
+    if len(dead):
+        turns = Turns(folder / WRITE_LOCK_NAME)
+        Publisher(db, turns).forget_deaths(dead)
+        turns.close()

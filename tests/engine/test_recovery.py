@@ -153,3 +153,19 @@ def test_a_new_folder(tmp_path: Path) -> None:
     recover(tmp_path)
     assert check(tmp_path).findings == []
     Registry(tmp_path).close()
+
+
+def test_deaths_that_a_killed_merge_left_behind_are_cleared(rig: Rig) -> None:
+    (row,) = rig.segments()
+    rig.delete([next(iter(rig.model))])
+    here = catalogue.read_sealed_deaths(rig.db).tolist()
+    connection = catalogue.connect(rig.folder)
+    with connection.writing():
+        state = catalogue.read_state(connection)
+        gone = row.base_key + row.span + 7
+        connection.execute("INSERT INTO deaths VALUES (?, ?, 0)", (gone, state.log_pos + 1))
+        connection.execute("UPDATE state SET log_pos = log_pos + 1, next_key = ?", (gone + 1,))
+    recover(rig.data)
+    assert catalogue.read_sealed_deaths(connection).tolist() == here != []
+    connection.close()
+    rig.assert_sound(notes=False)
