@@ -59,8 +59,9 @@ class Building:
         job = self._choose(settings, state, segments, quiet)
         self._version, self._settled = version, job is None and quiet
         if job is None:
-            if quiet and done is not None and done.reason is None:
-                self._c.publisher.end_job()  # its process died before it could say that it was done
+            if quiet and done is not None:
+                # Its process died before it could say that it was done, or what failed is no longer wanted.
+                self._c.publisher.end_job()
             return False
         if done is not None and done.reason is not None and (done.kind, done.seq) == (job.kind, job.seq):
             self._settled = True  # it has failed for good: only a change starts it again

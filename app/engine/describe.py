@@ -34,6 +34,15 @@ def describe(name: str, folder: Path, db: Database, index_min_rows: int) -> dict
     }
 
 
+def build_is_due(db: Database, index_min_rows: int) -> bool:
+    """Whether an index of the present specification is still to be built, or is being built."""
+    with db.reading():
+        settings = catalogue.read_settings(db)
+        state = catalogue.read_state(db)
+        segments = catalogue.read_segments(db)
+    return bool(policy.due_builds(settings, state, segments, index_min_rows))
+
+
 def index_state(
     settings: Settings, state: State, segments: list[SegmentRow], job: JobRow | None, index_min_rows: int
 ) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from app.engine import errors, reading
 from app.engine.collection import Collection, Limits, Pools
-from app.engine.describe import describe
+from app.engine.describe import build_is_due, describe
 from app.engine.errors import Fault
 from app.engine.translate import translated
 from app.engine.turn import at_end_of_turn
@@ -218,7 +218,12 @@ class LocalEngine:
         await self._collection(name).change(lambda turn: turn.set_index_spec(asdict(spec)))
 
     async def cancel_build(self, name: str) -> None:
-        await self._collection(name).change(lambda turn: turn.cancel_build())
+        collection = self._collection(name)
+        with translated(name):
+            due = build_is_due(collection.follower.db, self._limits.index_min_rows)
+        # What is cancelled stays so until `rebuild_index`: cancelling nothing must not stop the builds to come.
+        if due:
+            await collection.change(lambda turn: turn.cancel_build())
 
     # ---------------------------------------------------------------- vectors
 
