@@ -35,8 +35,16 @@ def run(config: settings.Settings) -> None:
                 # A full disk, most often: writes are refused meanwhile, and it goes on when there is room again.
                 log.error("collection %s: sealing failed, trying again: %s", c.name, e)
                 resume[id(c)] = time.monotonic() + RETRY_S
+        _checkpoint(watched)
         if not busy:
             stop.wait(POLL_S)
+
+
+def _checkpoint(watched: Watched) -> None:
+    try:
+        watched.checkpoint_registry()
+    except (errors.StorageError, OSError) as e:
+        log.error("the registry: %s", e)
 
 
 def _sealing(c: Worked, config: settings.Settings) -> Sealing:

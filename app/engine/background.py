@@ -44,6 +44,7 @@ class Watched:
         self._registry = Registry(data)
         self._open: dict[str, Worked] = {}
         self._version = -1
+        self._brought_home = -1
 
     def collections(self) -> Iterator[Worked]:
         version = self._registry.data_version()
@@ -65,7 +66,10 @@ class Watched:
                 log.warning("collection %s: %s", entry.name, e)
 
     def checkpoint_registry(self) -> None:
-        self._registry.checkpoint()
+        """Brings home what was committed since the last time. For the sealer alone: two at once disturb each other."""
+        if self._version != self._brought_home:
+            self._brought_home = self._version
+            self._registry.checkpoint()
 
 
 class Stop:
