@@ -20,6 +20,8 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from app.api.application import create_app
+from app.api.problems import MEDIA_TYPE, unreadable_request
+from app.api.request_ids import new_request_id
 from app.children import adopt
 from app.dealing import CLOSED, MAX_MESSAGE, READY
 from app.engine.engine import LocalEngine
@@ -35,11 +37,21 @@ REPORT_AGAIN_S = 0.05
 
 
 class DealtProtocol(HttpToolsProtocol):
-    """uvicorn's HTTP protocol that tells when its connection has ended."""
+    """uvicorn's HTTP protocol that tells when its connection has ended, and refuses in our words."""
 
     def __init__(self, lost: Callable[[], None], **uvicorns: Any) -> None:
         super().__init__(**uvicorns)
         self._lost = lost
+
+    def send_400_response(self, msg: str) -> None:
+        """What is no HTTP is refused as everything else is; uvicorn answers plain text. msg: its words, not ours."""
+        instance = new_request_id()
+        body = unreadable_request(instance)
+        head = f"content-type: {MEDIA_TYPE}\r\ncontent-length: {len(body)}\r\nx-request-id: {instance}\r\n"
+        self.transport.write(
+            b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\n" + head.encode("ascii") + b"\r\n" + body
+        )
+        self.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)

@@ -36,6 +36,12 @@ TABLE: dict[str, Kind] = {
         "The body cannot be read",
         "It is empty, cut off, no JSON (NaN and Infinity are no JSON), or no .npy array of numbers. " + STORED_NOTHING,
     ),
+    "malformed-request": Kind(
+        400,
+        "The request is no HTTP/1.1",
+        "It breaks the protocol: an unknown method, a broken header, or characters in the path that must be "
+        "percent-encoded. The connection is closed. " + STORED_NOTHING,
+    ),
     "not-found": Kind(404, "There is no such route", "See /docs for the routes that exist."),
     "collection-not-found": Kind(
         404, "There is no such collection", "GET /v1/collections lists them; PUT /v1/collections/{name} creates one."
@@ -171,6 +177,11 @@ def refusal_response(refused: Refused, instance: str) -> Response:
         headers["allow"] = refused.allow
     body = _dump(code, refused.detail, instance, refused.faults, refused.fault_count)
     return Response(body, TABLE[code].status, headers, MEDIA_TYPE)
+
+
+def unreadable_request(instance: str) -> bytes:
+    """The body of the answer (400, MEDIA_TYPE) to what is no HTTP: no application ever sees it."""
+    return _dump("malformed-request", TABLE["malformed-request"].explanation, instance)
 
 
 def unexpected_response(error: Exception, instance: str) -> Response:

@@ -18,7 +18,7 @@ class RequestIds:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        request_id = _given(scope) or os.urandom(8).hex()
+        request_id = _given(scope) or new_request_id()
         scope["request_id"] = request_id
         header = (b"x-request-id", request_id.encode("ascii"))
         started = False
@@ -36,6 +36,10 @@ class RequestIds:
             if started:  # half an answer is out: only closing the connection tells the client
                 raise
             await unexpected_response(error, request_id)(scope, receive, send_with_id)
+
+
+def new_request_id() -> str:
+    return os.urandom(8).hex()
 
 
 def _given(scope: Scope) -> str | None:

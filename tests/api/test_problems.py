@@ -16,7 +16,7 @@ from app.engine import errors
 from app.engine.errors import Fault, Refused
 
 EXPECTED = {
-    400: {"malformed-body"},
+    400: {"malformed-body", "malformed-request"},
     404: {"not-found", "collection-not-found", "id-not-found"},
     405: {"method-not-allowed"},
     409: {"conflict", "id-exists", "settings-differ"},
