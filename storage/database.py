@@ -82,7 +82,8 @@ class Database:
             try:
                 yield self
             finally:
-                self.connection.execute("COMMIT")
+                if self.connection.in_transaction:  # a failed read may have ended it, and is the error to be told
+                    self.connection.execute("COMMIT")
 
     @contextmanager
     def writing(self) -> Iterator["Database"]:

@@ -1,6 +1,5 @@
 """The grammar of names in a data folder: what is called what, and where. `docs/formats.md` shows the tree."""
 
-import re
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +13,6 @@ WRITE_LOCK_NAME: Final = "write.lock"
 SEGMENTS_NAME: Final = "segments"
 SQLITE_SUFFIXES: Final = ("", "-wal", "-shm", "-journal")
 """A database and the files SQLite may keep beside it."""
-
-_SEGMENT: Final = re.compile(r"(\d{6,})-([0-9a-f]{32})\.h5")
-_INDEX: Final = re.compile(r"(\d{6,})-([0-9a-f]{32})\.(hnsw|ivf)-(\d+)\.faiss")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +44,6 @@ class CollectionFolder:
         return self.root / CATALOGUE_NAME
 
     @property
-    def write_lock(self) -> Path:
-        return self.root / WRITE_LOCK_NAME
-
-    @property
     def segments(self) -> Path:
         return self.root / SEGMENTS_NAME
 
@@ -63,17 +55,3 @@ def segment_name(seq: int) -> str:
 
 def index_name(segment_file: str, kind: str, spec_seq: int) -> str:
     return f"{segment_file.removesuffix('.h5')}.{kind}-{spec_seq}.faiss"
-
-
-def is_segment_name(name: str) -> bool:
-    return _SEGMENT.fullmatch(name) is not None
-
-
-def is_index_name(name: str) -> bool:
-    return _INDEX.fullmatch(name) is not None
-
-
-def seq_of(name: str) -> int | None:
-    """The segment that a segment's or an index's file belongs to, or None where the name is neither."""
-    found = _SEGMENT.fullmatch(name) or _INDEX.fullmatch(name)
-    return int(found[1]) if found else None

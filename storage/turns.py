@@ -18,7 +18,6 @@ from pathlib import Path
 
 CLIENT_TURN_BYTES = 4 << 20
 CLIENT_TURN_S = 0.010
-BACKGROUND_TURN_S = 0.010
 
 
 class Turns:

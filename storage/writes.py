@@ -81,10 +81,8 @@ class Turn:
 
     # ---------------------------------------------------------------- idempotency
 
-    def once(self, key: str | None, request: str, act: Callable[[], Any]) -> Any:
+    def once(self, key: str, request: str, act: Callable[[], Any]) -> Any:
         """The answer (JSON-able) of `act`, or the stored one where this key was seen with the same request."""
-        if key is None:
-            return act()
         at = int(time.time())
         self.db.execute("DELETE FROM idempotency WHERE at < ?", (at - IDEMPOTENCY_S,))
         row = self.db.one("SELECT request, answer FROM idempotency WHERE key = ?", (key,))

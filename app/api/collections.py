@@ -90,7 +90,14 @@ def _add_creating(routes: APIRouter, engine: Engine) -> None:
         responses=answer(201, examples.DESCRIBED)
         | answer(200, examples.DESCRIBED, "It was there, with settings that agree")
         | problems(
-            "malformed-body", "settings-differ", "unsupported-media-type", "out-of-range", "unknown-field", "disk-full"
+            "malformed-body",
+            "settings-differ",
+            "unsupported-media-type",
+            "invalid-request",
+            "out-of-range",
+            "unknown-field",
+            "collection-closed",
+            "disk-full",
         ),
     )
     async def create_collection(

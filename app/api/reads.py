@@ -69,7 +69,7 @@ async def list_body(call: Call) -> Response:
     call.no_query()
     call.settings()
     _, body = await call.body()
-    return await _list(call, decode(_LIST, body))
+    return await _list(call, await off_loop_if_large(len(body), lambda: decode(_LIST, body)))
 
 
 async def _list(call: Call, given: ListBody) -> Response:

@@ -7,7 +7,7 @@ from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.api.bodies import media_type, read_body
+from app.api.bodies import media_type, off_loop_if_large, read_body
 from app.api.ids import shown
 from app.api.json_in import plain_json
 from app.api.refusals import UnknownField
@@ -47,5 +47,5 @@ def _refuse_unknown(request: Request, known: set[str]) -> None:
 
 async def _check_body(request: Request) -> None:
     body = bytes(await read_body(request.scope, request.receive, media_type(request.scope, npy=False)))
-    plain_json(body)
+    await off_loop_if_large(len(body), lambda: plain_json(body))
     request._body = body  # where Starlette keeps a body that was read: FastAPI reads it from here

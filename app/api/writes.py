@@ -1,8 +1,10 @@
 """Add, upsert, patch and delete."""
 
+import numpy as np
 import xxhash
 from msgspec import UNSET
 from msgspec.json import Decoder
+from numpy.typing import NDArray
 from starlette.responses import Response
 
 from app.api import examples
@@ -18,7 +20,7 @@ from app.api.rows_in import decoder
 from app.api.schemas import DeleteBody, PatchBody, WriteBody, WriteQuery
 from app.api.vectors_in import matrix
 from app.engine.errors import IdNotFound, Invalid
-from app.engine.types import Engine, Idempotency, Rows, Written
+from app.engine.types import CollectionSettings, Engine, Idempotency, Rows, Written
 
 _PATCH = Decoder(PatchBody)
 _DELETE = Decoder(DeleteBody)
@@ -70,6 +72,15 @@ async def patch(call: Call) -> Response:
     settings = call.settings()
     id = call.id()
     _, body = await call.body()
+    metadata, vector = await off_loop_if_large(len(body), lambda: _parse_patch(body, settings))
+    await call.engine.patch(call.name, id, metadata, vector)
+    return json_response({"count": 1})
+
+
+def _parse_patch(
+    body: bytes | bytearray, settings: CollectionSettings
+) -> tuple[bytes | None, NDArray[np.float64] | None]:
+    """The merge patch and the new vector, each None where it is not given. Raises Malformed and Invalid's family."""
     given = decode(_PATCH, body)
     if given.metadata is UNSET and given.vector is UNSET:
         raise one(Invalid, "metadata", "missing: give metadata, vector or both")
@@ -79,8 +90,7 @@ async def patch(call: Call) -> Response:
         if metadata is None:
             raise one(InvalidMetadata, "metadata", "must be an object (a null inside it removes a field), not null")
     vector = None if given.vector is UNSET else matrix([given.vector], settings.dimension, "vector")[0]
-    await call.engine.patch(call.name, id, metadata, vector)
-    return json_response({"count": 1})
+    return metadata, vector
 
 
 async def delete_one(call: Call) -> Response:
@@ -95,7 +105,7 @@ async def delete_many(call: Call) -> Response:
     call.no_query()
     settings = call.settings()
     _, body = await call.body()
-    given = decode(_DELETE, body)
+    given = await off_loop_if_large(len(body), lambda: decode(_DELETE, body))
     idempotency = await _idempotency(call, body)
     if (given.ids is UNSET) == (given.filter is UNSET):
         raise one(Invalid, "ids", "give exactly one of ids and filter")
