@@ -1,6 +1,6 @@
-"""What can be set when an index is built, each with its range; and what can be set for a search.
+"""What can be set when an index is built, each with its range.
 
-`check_params` is what the HTTP layer asks before anything is stored.
+`check_params` is asked before a wish is stored: a builder that met a bad one later could only fail.
 """
 
 import math
