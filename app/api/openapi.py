@@ -138,6 +138,8 @@ def _parameters(path: str, operation: Operation, components: Json) -> list[Json]
     if operation.query is not None:
         for name, schema in components[operation.query.__name__]["properties"].items():
             parameter = {"name": name, "in": "query", "required": False, "schema": schema}
+            if operation.npy:
+                parameter["description"] = f"With a `{NPY}` body. {schema.get('description', '')}".rstrip()
             if schema.get("type") == "array":
                 parameter |= {"style": "form", "explode": False}
             parameters.append(parameter)

@@ -4,9 +4,11 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
+from typing import Protocol
 
 from storage import catalogue, errors
 from storage.database import Database
@@ -17,6 +19,7 @@ from storage.turns import Turns
 
 log = logging.getLogger(__name__)
 NICENESS = 10
+RETRY_S = 1.0
 
 
 class Worked:
@@ -67,9 +70,21 @@ class Watched:
 
     def checkpoint_registry(self) -> None:
         """Brings home what was committed since the last time. For the sealer alone: two at once disturb each other."""
-        if self._version != self._brought_home:
-            self._brought_home = self._version
+        if self._version == self._brought_home:
+            return
+        self._brought_home = self._version
+        try:
             self._registry.checkpoint()
+        except (errors.StorageError, OSError) as e:
+            log.error("the registry's log is not brought home: %s", e)
+
+
+class Works(Protocol):
+    """What a background process does to one collection."""
+
+    def step(self) -> bool:
+        """Does what is due. True: it did something, and there may be more."""
+        ...
 
 
 class Stop:
@@ -87,6 +102,36 @@ class Stop:
 
     def wait(self, seconds: float) -> bool:
         return self._event.wait(seconds)
+
+
+def work(
+    watched: Watched, make: Callable[[Worked], Works], stop: Stop, poll_s: float, each_round: Callable[[], None]
+) -> None:
+    """One step after the other, collection by collection, until stopped. One that fails does not hold up the others.
+
+    poll_s: between two rounds in which nothing was due.
+    """
+    works: dict[Worked, Works] = {}
+    resume: dict[Worked, float] = {}
+    while not stop:
+        busy = False
+        here = list(watched.collections())
+        works = {c: works.get(c) or make(c) for c in here}
+        resume = {c: at for c, at in resume.items() if c in works}
+        for c in here:
+            if stop or time.monotonic() < resume.get(c, 0.0):
+                continue
+            try:
+                busy |= works[c].step()
+            except errors.Dropped:
+                continue
+            except (errors.StorageError, OSError) as e:
+                # A full disk, most often: writes are refused meanwhile, and it goes on when there is room again.
+                log.error("collection %s: background work failed, trying again: %s", c.name, e)
+                resume[c] = time.monotonic() + RETRY_S
+        each_round()
+        if not busy:
+            stop.wait(poll_s)
 
 
 def be_nice() -> None:
