@@ -152,8 +152,15 @@ class LocalEngine:
         return sorted(self._registered)
 
     def closed(self) -> dict[str, str]:
-        self._refresh()
-        return {r.name: r.reason for r in self._registered.values() if r.reason is not None}
+        found: dict[str, str] = {}
+        for name in self.names():
+            try:
+                self._collection(name).view()
+            except errors.CollectionClosed as e:
+                found[name] = self._registered[name].reason or e.detail
+            except errors.Refused as e:
+                log.debug("%s", e.detail)  # dropped in this very moment
+        return found
 
     def settings(self, name: str) -> CollectionSettings:
         return _settings(self._collection(name).view().settings)
@@ -199,6 +206,7 @@ class LocalEngine:
     async def describe(self, name: str) -> dict[str, Any]:
         try:
             collection = self._collection(name)
+            collection.view()  # its files may have been damaged since the start
         except errors.CollectionClosed as e:
             return {"name": name, "index": {"state": "closed", "reason": e.detail}}
         with translated(name):

@@ -39,8 +39,7 @@ def recover(data: Path) -> None:
             try:
                 reason = _reason(registry.folder(entry.uuid))
             except errors.Dropped:
-                log.info("collection %s was being dropped: it is dropped to the end", entry.name)
-                registry.drop(entry.name, entry.uuid)
+                _drop_to_the_end(registry, entry)
                 continue
             if reason is not None:
                 log.error("collection %s is closed: %s", entry.name, reason)
@@ -48,6 +47,15 @@ def recover(data: Path) -> None:
                 registry.set_reason(entry.uuid, reason)
     finally:
         registry.close()
+
+
+def _drop_to_the_end(registry: Registry, entry: Registered) -> None:
+    log.info("collection %s was being dropped: it is dropped to the end", entry.name)
+    try:
+        registry.drop(entry.name, entry.uuid)
+    except (errors.StorageError, OSError) as e:
+        # It is marked, so that nobody opens it: on a full disk the others serve, and the next start tries again.
+        log.error("collection %s cannot be dropped: %s", entry.name, e)
 
 
 def _sweep_folders(data: Path, entries: list[Registered]) -> None:
