@@ -16,7 +16,7 @@ from app.api.limits import NPZ_ID_BYTES_MAX
 from app.api.npy import dump
 from app.api.refusals import one
 from app.engine.errors import OutOfRange
-from app.engine.types import Hits, Items, SearchAnswer
+from app.engine.types import Hits, IdType, Items, SearchAnswer
 
 _NULL = orjson.Fragment(b"null")
 
@@ -74,24 +74,26 @@ def npy_response(array: NDArray[Any]) -> Response:
     return Response(dump(array), media_type=NPY)
 
 
-def npz_response(answer: SearchAnswer, k: int) -> Response:
+def npz_response(answer: SearchAnswer, k: int, id_type: IdType) -> Response:
     """`ids` (q, k) int64 with -1, or fixed-width bytes with b"", and `distances` (q, k) float32 with +inf.
+
+    id_type: of the collection, so that an answer without hits has ids of the same type.
 
     Raises OutOfRange where a string id is too long for the array.
     """
-    ids, distances = hit_arrays(answer, k)
+    ids, distances = _hit_arrays(answer, k, id_type)
     out = io.BytesIO()
     np.savez(out, ids=ids, distances=distances)
     return Response(out.getvalue(), media_type=NPZ)
 
 
-def hit_arrays(answer: SearchAnswer, k: int) -> tuple[NDArray[Any], NDArray[np.float32]]:
+def _hit_arrays(answer: SearchAnswer, k: int, id_type: IdType) -> tuple[NDArray[Any], NDArray[np.float32]]:
     """The arrays of `npz_response`; a query with fewer than k hits fills its row up."""
     shape = (len(answer.results), k)
     distances = np.full(shape, np.inf, dtype=np.float32)
     for row, hits in enumerate(answer.results):
         distances[row, : len(hits.distances)] = hits.distances
-    if any(hits.items.ids and isinstance(hits.items.ids[0], str) for hits in answer.results):
+    if id_type == "str":
         return _str_ids(answer, shape), distances
     ids = np.full(shape, -1, dtype=np.int64)
     for row, hits in enumerate(answer.results):

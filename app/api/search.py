@@ -126,10 +126,12 @@ async def _answer(call: Call, given: Search) -> Response:
     include = frozenset[str]() if arrays else _METADATA if given.include is None else given.include
     answer = await _find(call, given, include)
     took_s = time.perf_counter() - call.started
+    # Asked for after the search: a first write meanwhile may have fixed the type of the very ids that were found.
+    id_type = call.settings().id_type if arrays else "auto"
 
     def build() -> Response:
         if arrays:
-            return npz_response(answer, given.k)
+            return npz_response(answer, given.k, id_type)
         return json_response(search_value(answer, given.several, took_s))
 
     # k is at most what one query answers: a cheap bound that needs no walk over the results.

@@ -47,7 +47,7 @@ def test_float16_reads_back_bit_for_bit(numbers: list[float]) -> None:
 @given(st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=1, max_size=8))
 def test_float32_goes_out_as_the_shortest_decimal(numbers: list[float]) -> None:
     stored = np.array([numbers], np.float32)
-    body = json_response(items_value(Items([1], stored))).body.decode()
+    body = bytes(json_response(items_value(Items([1], stored))).body).decode()
     for text, number in zip(body.partition('"vector":[')[2].rstrip("}]").split(","), stored[0], strict=True):
         digits = text.lstrip("-").split("e")[0].replace(".", "").strip("0")
         shortest = np.format_float_scientific(number, unique=True, trim="-")
@@ -57,7 +57,7 @@ def test_float32_goes_out_as_the_shortest_decimal(numbers: list[float]) -> None:
 
 def test_npz_of_ints_is_filled_up() -> None:
     got = np.load(
-        io.BytesIO(npz_response(SearchAnswer([hits([5, 2], [0, 1]), hits([], [])], True, None, None), 3).body)
+        io.BytesIO(npz_response(SearchAnswer([hits([5, 2], [0, 1]), hits([], [])], True, None, None), 3, "int").body)
     )
     assert got["ids"].dtype == np.int64 and got["ids"].tolist() == [[5, 2, -1], [-1, -1, -1]]
     assert got["distances"].dtype == np.float32
@@ -66,10 +66,15 @@ def test_npz_of_ints_is_filled_up() -> None:
 
 def test_npz_of_strings() -> None:
     answer = SearchAnswer([hits(["é", "abc"], [0, 1]), hits(["x" * 64], [0])], True, None, None)
-    got = np.load(io.BytesIO(npz_response(answer, 2).body))
+    got = np.load(io.BytesIO(npz_response(answer, 2, "str").body))
     assert got["ids"].tolist() == [["é".encode(), b"abc"], [b"x" * 64, b""]]
+
+
+def test_npz_of_strings_without_hits() -> None:
+    got = np.load(io.BytesIO(npz_response(SearchAnswer([hits([], [])], True, None, None), 2, "str").body))
+    assert got["ids"].tolist() == [[b"", b""]]
 
 
 def test_npz_of_longer_strings_is_refused() -> None:
     with pytest.raises(OutOfRange, match="JSON"):
-        npz_response(SearchAnswer([hits(["é" * 33], [0])], True, None, None), 1)
+        npz_response(SearchAnswer([hits(["é" * 33], [0])], True, None, None), 1, "str")
