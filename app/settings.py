@@ -107,7 +107,8 @@ class Settings:
     )
     index_min_rows: int = _setting(
         5_000,
-        "Below this a segment gets no index of a kind asked for by name: it is searched exactly. `auto` decides by cost.",
+        "A segment with fewer rows gets no index of a kind asked for by name: it is searched exactly. `auto` goes by "
+        "cost.",
         low=1,
         high=1_000_000_000,
         unit="rows",
