@@ -7,7 +7,7 @@ from collections.abc import Callable
 from app.engine import policy
 from app.engine.background import Stop, Worked
 from app.engine.merging import Rows, live_rows, write_merged
-from app.engine.policy import Job
+from app.engine.policy import Job, Name
 from app.engine.segments import OpenSegment, open_one
 from index.build import build
 from index.contract import Cancelled
@@ -56,25 +56,27 @@ class Building:
         if state.next_key != self._next_key:
             self._next_key, self._last_write = state.next_key, time.monotonic()
         quiet = time.monotonic() - self._last_write >= self._quiet_s
-        job = self._choose(settings, state, segments, quiet)
+        failed = (done.kind, done.seq) if done is not None and done.reason is not None else None
+        job = self._choose(settings, state, segments, quiet, failed)
         self._version, self._settled = version, job is None and quiet
         if job is None:
-            if quiet and done is not None:
+            if quiet and done is not None and not self._is_due(failed, settings, state, segments):
                 # Its process died before it could say that it was done, or what failed is no longer wanted.
                 self._c.publisher.end_job()
-            return False
-        if done is not None and done.reason is not None and (done.kind, done.seq) == (job.kind, job.seq):
-            self._settled = True  # it has failed for good: only a change starts it again
             return False
         self._run(job, settings, state)
         self._version = -1
         return True
 
-    def _choose(self, settings: Settings, state: State, segments: list[SegmentRow], quiet: bool) -> Job | None:
+    def _choose(
+        self, settings: Settings, state: State, segments: list[SegmentRow], quiet: bool, failed: Name | None
+    ) -> Job | None:
+        """failed: what has failed for good and only a change starts again; it keeps nothing else from being done."""
         rewrite = self._worn_out(state, segments)
-        if rewrite is not None:
+        if rewrite is not None and rewrite.name != failed:
             return rewrite
-        job = policy.next_job(settings, state, segments, self._index_min_rows, quiet=quiet)
+        jobs = policy.jobs(settings, state, segments, self._index_min_rows, quiet=quiet)
+        job = next((job for job in jobs if job.name != failed), None)
         if job is None or job.kind != "build":
             self._unindexed_since = None
             return job
@@ -82,6 +84,11 @@ class Building:
         self._unindexed_since = self._unindexed_since or time.monotonic()
         patient = time.monotonic() - self._unindexed_since < policy.IMPATIENT_S
         return None if patient and not quiet and job.segments[0].index is None else job
+
+    def _is_due(self, failed: Name | None, settings: Settings, state: State, segments: list[SegmentRow]) -> bool:
+        rewrite = failed is not None and failed[0] == "rewrite" and any(s.seq == failed[1] for s in segments)
+        jobs = policy.jobs(settings, state, segments, self._index_min_rows, quiet=True)
+        return rewrite or any(job.name == failed for job in jobs)
 
     def _worn_out(self, state: State, segments: list[SegmentRow]) -> Job | None:
         """A segment with too many dead rows. Looked for only when rows died since the last look."""

@@ -26,6 +26,8 @@ IMPATIENT_S = 30.0
 """A segment of a collection that is written to without pause gets its index after this long all the same."""
 
 JobKind = Literal["merge", "rewrite", "build", "drop"]
+Name = tuple[str, int]
+"""Kind and segment number of a job: how the catalogue's job row names it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,10 @@ class Job:
     def seq(self) -> int:
         return max(s.seq for s in self.segments)
 
+    @property
+    def name(self) -> Name:
+        return self.kind, self.seq
+
 
 def wanted(settings: Settings, rows: int, index_min_rows: int) -> tuple[str, dict[str, int]] | None:
     """Kind and parameters of the index a segment of so many rows should have; None: searched exactly."""
@@ -51,15 +57,13 @@ def wanted(settings: Settings, rows: int, index_min_rows: int) -> tuple[str, dic
     return None if kind == "flat" else (kind, resolved)
 
 
-def next_job(
+def jobs(
     settings: Settings, state: State, segments: Sequence[SegmentRow], index_min_rows: int, *, quiet: bool
-) -> Job | None:
-    """The most pressing job. quiet: no write came lately, so that what is large may be touched."""
+) -> list[Job]:
+    """What is due, the most pressing first. quiet: no write came lately, so that what is large may be touched."""
     merge = geometric_merge(segments) or (optimising_merge(segments) if quiet else ())
-    if merge:
-        return Job("merge", merge)
-    due = due_builds(settings, state, segments, index_min_rows)
-    return due[0] if due else None
+    merges = [Job("merge", merge)] if merge else []
+    return merges + due_builds(settings, state, segments, index_min_rows)
 
 
 def due_builds(settings: Settings, state: State, segments: Sequence[SegmentRow], index_min_rows: int) -> list[Job]:
@@ -101,4 +105,4 @@ def optimising_merge(segments: Sequence[SegmentRow]) -> tuple[SegmentRow, ...]:
 
 def is_settled(settings: Settings, state: State, segments: Sequence[SegmentRow], index_min_rows: int) -> bool:
     """Nothing pends and nothing is due."""
-    return not state.pending_rows and next_job(settings, state, segments, index_min_rows, quiet=True) is None
+    return not state.pending_rows and not jobs(settings, state, segments, index_min_rows, quiet=True)

@@ -100,6 +100,7 @@ def _recover_collection(folder: Path) -> None:
             sound = list(pool.map(lambda s: _index_is_sound(folder, s), segments))
         _forget_indexes(folder, db, [s for s, good in zip(segments, sound, strict=True) if not good])
         _forget_leftovers(folder, db, segments)
+        _forget_job(folder, db)
     finally:
         db.close()
 
@@ -159,4 +160,12 @@ def _forget_leftovers(folder: Path, db: Database, segments: list[SegmentRow]) ->
     if len(dead):
         turns = Turns(folder / WRITE_LOCK_NAME)
         Publisher(db, turns).forget_deaths(dead)
+        turns.close()
+
+
+def _forget_job(folder: Path, db: Database) -> None:
+    """A start is a fresh try: attempts that ended with the server were not the job's fault, nor may its reason last."""
+    if catalogue.read_job(db) is not None:
+        turns = Turns(folder / WRITE_LOCK_NAME)
+        Publisher(db, turns).end_job()
         turns.close()
