@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from app.engine import policy
+from index.load import private_bytes
 from storage import catalogue
 from storage.catalogue import JobRow, SegmentRow, Settings, State
 from storage.database import Database
@@ -62,6 +63,8 @@ def index_state(
         "wanted": {"kind": settings.index_spec["kind"], **settings.index_spec["params"]},
         "indexed": indexed,
         "pending": state.pending_rows + unindexed,
+        # Fast-scan codes are private to each process under the mapped loading; a graph's pages are shared.
+        "private_bytes_per_worker": sum(private_bytes(s.index.meta) for s in segments if s.index is not None),
         "progress": None,
         "eta_s": None,
     }
