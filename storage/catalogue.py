@@ -113,6 +113,10 @@ class SegmentRow:
     xxh3: str
     index: IndexRow | None = None
 
+    def columns(self) -> tuple[Any, ...]:
+        """What the table `segments` holds of it."""
+        return (self.seq, self.file, self.rows, self.base_key, self.span, self.bytes, self.xxh3)
+
 
 @dataclass(frozen=True, slots=True)
 class JobRow:

@@ -9,8 +9,6 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,22 +24,6 @@ MERGE_COMMIT = declare("merge.commit")
 INDEX_COMMIT = declare("index.commit")
 TRIM_KEYS = 2_000
 """Leftover deaths removed in one turn: about 5 ms."""
-
-
-@dataclass(frozen=True, slots=True)
-class NewSegment:
-    """A segment file that is on disk under its final name."""
-
-    seq: int
-    file: str
-    rows: int
-    base_key: int
-    span: int
-    bytes: int
-    xxh3: str
-
-    def row(self) -> tuple[Any, ...]:
-        return (self.seq, self.file, self.rows, self.base_key, self.span, self.bytes, self.xxh3)
 
 
 class Publisher:
@@ -65,7 +47,7 @@ class Publisher:
             state.next_seq += 1
             return state.next_seq - 1
 
-    def seal(self, segment: NewSegment | None, last_key: int, snapshot_pos: int) -> None:
+    def seal(self, segment: SegmentRow | None, last_key: int, snapshot_pos: int) -> None:
         """`segment` holds every row that was pending with a key up to last_key when the log stood at snapshot_pos.
 
         None: all of them had died; only their traces are cleared.
@@ -87,11 +69,11 @@ class Publisher:
             state.pending_bytes -= out[1]
             state.trimmed_pos = max(state.trimmed_pos, snapshot_pos)
             if segment is not None:
-                self.db.execute("INSERT INTO segments VALUES (?,?,?,?,?,?,?)", segment.row())
+                self.db.execute("INSERT INTO segments VALUES (?,?,?,?,?,?,?)", segment.columns())
                 state.generation += 1
             hit(SEAL_COMMIT)
 
-    def _stale_if_emptied(self, segment: NewSegment) -> None:
+    def _stale_if_emptied(self, segment: SegmentRow) -> None:
         """delete-all forgets deaths at once: rows of a snapshot from before it must not come back."""
         key = "SELECT 1 FROM pending WHERE key BETWEEN ? AND ? UNION ALL SELECT 1 FROM deaths WHERE key BETWEEN ? AND ?"
         low, high = segment.base_key, segment.base_key + segment.span - 1
@@ -99,7 +81,7 @@ class Publisher:
             raise errors.Stale("emptied meanwhile")
 
     def merge(
-        self, inputs: list[SegmentRow], output: NewSegment | None, index: IndexRow | None, snapshot_pos: int
+        self, inputs: list[SegmentRow], output: SegmentRow | None, index: IndexRow | None, snapshot_pos: int
     ) -> None:
         """Swaps the inputs for the output, which lacks what was dead at snapshot_pos. Raises Stale."""
         with self._turn() as state:
@@ -108,7 +90,7 @@ class Publisher:
                 self.db.execute("DELETE FROM segments WHERE seq = ?", (s.seq,))
                 self.db.execute("DELETE FROM indexes WHERE seq = ?", (s.seq,))
             if output is not None:
-                self.db.execute("INSERT INTO segments VALUES (?,?,?,?,?,?,?)", output.row())
+                self.db.execute("INSERT INTO segments VALUES (?,?,?,?,?,?,?)", output.columns())
             if index is not None:
                 self._insert_index(index)
             state.generation += 1

@@ -15,7 +15,6 @@ from storage import atomic, catalogue, errors
 from storage.catalogue import IndexRow, SegmentRow, Settings, State
 from storage.hashing import file_xxh3, hex16
 from storage.layout import SEGMENTS_NAME, index_name
-from storage.publish import NewSegment
 
 log = logging.getLogger(__name__)
 REPORT_S = 1.0
@@ -160,7 +159,7 @@ class Building:
 
     def _write_output(
         self, job: Job, settings: Settings, state: State, inputs: list[OpenSegment], rows: Rows
-    ) -> tuple[NewSegment, IndexRow | None]:
+    ) -> tuple[SegmentRow, IndexRow | None]:
         """Where an input has an index, the output is published with its own: what was fast never turns slow."""
         c = self._c
         want = policy.wanted(settings, len(rows.keys), self._index_min_rows)
@@ -172,9 +171,8 @@ class Building:
         )
         if not indexed:
             return output, None
-        row = SegmentRow(output.seq, output.file, output.rows, output.base_key, output.span, output.bytes, output.xxh3)
         try:
-            return output, self._build_file(row, settings, state, lambda done: report(share + done * (1 - share)))
+            return output, self._build_file(output, settings, state, lambda done: report(share + done * (1 - share)))
         except BaseException:
             self._unlink([output.file])
             raise

@@ -11,10 +11,9 @@ from numpy.typing import NDArray
 from app.engine.segments import OpenSegment
 from seedvec.segment import StrIds
 from storage import atomic
-from storage.catalogue import Settings
+from storage.catalogue import SegmentRow, Settings
 from storage.hashing import hex16
 from storage.layout import SEGMENTS_NAME, segment_name
-from storage.publish import NewSegment
 from storage.segment import SegmentWriter
 
 CHUNK_BYTES = 16 << 20
@@ -54,7 +53,7 @@ def write_merged(
     inputs: list[OpenSegment],
     rows: Rows,
     progress: Callable[[float], None],
-) -> NewSegment:
+) -> SegmentRow:
     """Written, synced and named; in no catalogue yet. At least one row. Raises OSError; then no file is left."""
     final = folder / SEGMENTS_NAME / segment_name(seq)
     tmp = atomic.temporary(final)
@@ -70,7 +69,7 @@ def write_merged(
         written = writer.finish()
     atomic.publish(tmp, final, "segment")
     span = int(rows.keys[-1]) - base + 1
-    return NewSegment(seq, final.name, n, base, span, written.bytes, hex16(written.xxh3))
+    return SegmentRow(seq, final.name, n, base, span, written.bytes, hex16(written.xxh3))
 
 
 def _gather(

@@ -11,8 +11,8 @@ import numpy as np
 from app.engine.background import Worked
 from app.engine.files import write_sealed
 from storage import atomic, catalogue, errors
+from storage.catalogue import SegmentRow
 from storage.layout import CATALOGUE_NAME, SEGMENTS_NAME
-from storage.publish import NewSegment
 
 log = logging.getLogger(__name__)
 SEAL_SHARE = 4
@@ -89,7 +89,7 @@ class Sealing:
         written = write_sealed(
             c.folder, seq, keys_rel=keys_rel, ids=rows.ids, vectors=rows.vectors, metric=settings.metric
         )
-        segment = NewSegment(seq, written.file, len(rows.keys), first, last - first + 1, written.bytes, written.xxh3)
+        segment = SegmentRow(seq, written.file, len(rows.keys), first, last - first + 1, written.bytes, written.xxh3)
         try:
             c.publisher.seal(segment, last, state.log_pos)
         except errors.OutcomeUnknown:

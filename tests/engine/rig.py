@@ -27,7 +27,7 @@ from storage.catalogue import IndexRow, SegmentRow, Settings, State
 from storage.check import check
 from storage.database import Database
 from storage.layout import SEGMENTS_NAME, WRITE_LOCK_NAME
-from storage.publish import NewSegment, Publisher
+from storage.publish import Publisher
 from storage.registry import Registry
 from storage.turns import Turns
 from storage.writes import Batch, SealedRows, Turn, reserve_ids, reserve_seq
@@ -95,12 +95,12 @@ class HeldPublisher(Publisher):
             self.reached.set()
             assert self.go.wait(WAIT_S)
 
-    def seal(self, segment: NewSegment | None, last_key: int, snapshot_pos: int) -> None:
+    def seal(self, segment: SegmentRow | None, last_key: int, snapshot_pos: int) -> None:
         self._gap()
         super().seal(segment, last_key, snapshot_pos)
 
     def merge(
-        self, inputs: list[SegmentRow], output: NewSegment | None, index: IndexRow | None, snapshot_pos: int
+        self, inputs: list[SegmentRow], output: SegmentRow | None, index: IndexRow | None, snapshot_pos: int
     ) -> None:
         self._gap()
         super().merge(inputs, output, index, snapshot_pos)

@@ -10,7 +10,7 @@ from storage import atomic, catalogue
 from storage.catalogue import IndexRow, SegmentRow, Settings
 from storage.hashing import file_xxh3, hex16
 from storage.layout import WRITE_LOCK_NAME, CollectionFolder, DataFolder, index_name, segment_name
-from storage.publish import NewSegment, Publisher
+from storage.publish import Publisher
 from storage.registry import Registry
 from storage.segment import write_segment
 from storage.turns import Turns
@@ -65,7 +65,7 @@ class Collection:
             metric=settings.metric,
         )
         atomic.publish(tmp, final, "segment")
-        new = NewSegment(seq, final.name, written.rows, base, span, written.bytes, hex16(written.xxh3))
+        new = SegmentRow(seq, final.name, written.rows, base, span, written.bytes, hex16(written.xxh3))
         self.publisher.seal(new, int(pending.keys[-1]), state.log_pos)
         return next(s for s in catalogue.read_segments(self.db) if s.seq == seq)
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from storage import errors
+from storage.catalogue import SegmentRow
 from storage.failpoints import armed
-from storage.publish import NewSegment
 from tests.engine.rig import Rig, UnderWay
 
 ROWS = 300
@@ -128,9 +128,9 @@ def test_a_seal_and_a_merge_overlap(rig: Rig) -> None:
 # -------------------------------------------------------------------- what is given up
 
 
-def new_segment(rig: Rig) -> NewSegment:
+def new_segment(rig: Rig) -> SegmentRow:
     row = rig.segments()[0]
-    return NewSegment(99, "000099-x.h5", row.rows, row.base_key, row.span, row.bytes, row.xxh3)
+    return SegmentRow(99, "000099-x.h5", row.rows, row.base_key, row.span, row.bytes, row.xxh3)
 
 
 def test_a_seal_from_before_the_emptying_is_stale(rig: Rig) -> None:
@@ -138,7 +138,7 @@ def test_a_seal_from_before_the_emptying_is_stale(rig: Rig) -> None:
     last = rig.state().next_key - 1
     snapshot = rig.state().log_pos
     rig.delete_all()
-    segment = NewSegment(99, "000099-x.h5", 2, last - 1, 2, 1, "0" * 16)
+    segment = SegmentRow(99, "000099-x.h5", 2, last - 1, 2, 1, "0" * 16)
     with pytest.raises(errors.Stale):
         rig.sealing_publisher.seal(segment, last, snapshot)
     assert rig.segments() == [] and rig.state().pending_rows == 0
