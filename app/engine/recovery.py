@@ -7,6 +7,7 @@ forgotten: the builder makes it anew, and the search is exact until then.
 import logging
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,6 @@ import numpy as np
 from seedvec.segment import SegmentError, open_segment
 from storage import atomic, catalogue, errors
 from storage.catalogue import SegmentRow
-from storage.database import Database
 from storage.hashing import file_xxh3, hex16
 from storage.layout import COLLECTIONS_NAME, SEGMENTS_NAME, WRITE_LOCK_NAME
 from storage.publish import Publisher
@@ -98,9 +98,14 @@ def _recover_collection(folder: Path) -> None:
         with ThreadPoolExecutor(VERIFIERS) as pool:
             list(pool.map(lambda s: _verify(folder, s, settings), segments))
             sound = list(pool.map(lambda s: _index_is_sound(folder, s), segments))
-        _forget_indexes(folder, db, [s for s, good in zip(segments, sound, strict=True) if not good])
-        _forget_leftovers(folder, db, segments)
-        _forget_job(folder, db)
+        with closing(Turns(folder / WRITE_LOCK_NAME)) as turns:
+            publisher = Publisher(db, turns)
+            _forget_indexes(folder, publisher, [s for s, good in zip(segments, sound, strict=True) if not good])
+            _forget_leftovers(folder, publisher, segments)
+            if catalogue.read_job(db) is not None:
+                # A start is a fresh try: attempts that ended with the server were not the job's fault, nor may its
+                # reason last.
+                publisher.end_job()
     finally:
         db.close()
 
@@ -135,37 +140,21 @@ def _index_is_sound(folder: Path, segment: SegmentRow) -> bool:
     return size == index.bytes and hex16(digest) == index.xxh3
 
 
-def _forget_indexes(folder: Path, db: Database, bad: list[SegmentRow]) -> None:
-    if not bad:
-        return
-    turns = Turns(folder / WRITE_LOCK_NAME)
-    publisher = Publisher(db, turns)
+def _forget_indexes(folder: Path, publisher: Publisher, bad: list[SegmentRow]) -> None:
     for segment in bad:
         file = publisher.drop_index(segment.seq)
         log.warning("index %s is damaged or gone: it is built anew, the search is exact until then", file)
         if file is not None:
             atomic.remove(folder / SEGMENTS_NAME / file)
-    turns.close()
 
 
-def _forget_leftovers(folder: Path, db: Database, segments: list[SegmentRow]) -> None:
+def _forget_leftovers(folder: Path, publisher: Publisher, segments: list[SegmentRow]) -> None:
     """Deaths of keys that no segment holds: a merge that was killed after its transaction did not clear them."""
-    dead = catalogue.read_sealed_deaths(db)
+    dead = catalogue.read_sealed_deaths(publisher.db)
     for segment in segments:
         if not len(dead):
             return
         held = open_segment(folder / SEGMENTS_NAME / segment.file).keys_rel.astype(np.int64) + segment.base_key
         at = np.minimum(np.searchsorted(held, dead), len(held) - 1)
         dead = dead[held[at] != dead]
-    if len(dead):
-        turns = Turns(folder / WRITE_LOCK_NAME)
-        Publisher(db, turns).forget_deaths(dead)
-        turns.close()
-
-
-def _forget_job(folder: Path, db: Database) -> None:
-    """A start is a fresh try: attempts that ended with the server were not the job's fault, nor may its reason last."""
-    if catalogue.read_job(db) is not None:
-        turns = Turns(folder / WRITE_LOCK_NAME)
-        Publisher(db, turns).end_job()
-        turns.close()
+    publisher.forget_deaths(dead)
