@@ -6,6 +6,8 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from app.engine.filters.ast import Filter
+
 Id = int | str
 Metric = Literal["l2", "cosine", "dot"]
 Dtype = Literal["float32", "float16"]
@@ -94,6 +96,8 @@ class SearchAnswer:
     exact: bool
     expected_recall: float | None
     calibrated_on: Literal["data", "queries"] | None
+    explain: dict[str, Any] | None = None
+    """How the answer was found, JSON-ready, where that was asked for."""
 
 
 Include = frozenset[str]
@@ -136,12 +140,35 @@ class Engine(Protocol):
         ...
 
     async def delete_all(self, name: str, dry_run: bool = False, idempotency: Idempotency | None = None) -> int: ...
+    async def delete_where(
+        self, name: str, filter: Filter, dry_run: bool = False, idempotency: Idempotency | None = None
+    ) -> int:
+        """Deletes every item that matches, in one transaction, whatever their number. Returns how many did."""
+        ...
+
+    async def patch_many(
+        self,
+        name: str,
+        ids: list[Any] | None,
+        filter: Filter | None,
+        metadata: bytes,
+        dry_run: bool = False,
+        idempotency: Idempotency | None = None,
+    ) -> int:
+        """Merges `metadata` (RFC 7396, UTF-8) into every item named or matching: exactly one of ids and filter.
+
+        Returns their number; ids that are not there are passed over."""
+        ...
+
+    async def count(self, name: str, filter: Filter) -> int: ...
 
     async def fetch(self, name: str, ids: list[Any], include: Include) -> tuple[Items, list[Any]]:
         """Items found in the order asked, and the ids that are not there."""
         ...
 
-    async def list(self, name: str, limit: int, cursor: str | None, include: Include) -> Page: ...
+    async def list(
+        self, name: str, limit: int, cursor: str | None, include: Include, filter: Filter | None = None
+    ) -> Page: ...
     async def search(
         self,
         name: str,
@@ -151,6 +178,8 @@ class Engine(Protocol):
         exact: bool = False,
         max_distance: float | None = None,
         include: Include = frozenset({"metadata"}),
+        filter: Filter | None = None,
+        explain: bool = False,
     ) -> SearchAnswer:
         """queries: (q, d) as decoded; one `Hits` a query, in order."""
         ...
@@ -164,6 +193,8 @@ class Engine(Protocol):
         exact: bool = False,
         max_distance: float | None = None,
         include: Include = frozenset({"metadata"}),
+        filter: Filter | None = None,
+        explain: bool = False,
     ) -> SearchAnswer:
         """Neighbours of a stored item, itself left out."""
         ...
