@@ -39,7 +39,9 @@ STRINGS = (
 )
 """U+FFFF stands before U+1F600 by code point and behind it in UTF-16."""
 
-COMMON = (None, True, False, 0, 1, 1.0, 2, 0.5, 2**53, 2**53 + 1, 2.0**53, "", "a", "ab", "b", "1", "é")
+COMMON = (1, "a", True, None, 2**53 + 1, "ab", 1.0, 0, False, 2.0**53, 0.5, "1", "", 2**53, 2, "b", "é")
+"""The first the most often."""
+
 ORDERED = ("$gt", "$gte", "$lt", "$lte")
 
 
@@ -47,7 +49,7 @@ def make_scalar(rng: Random) -> Any:
     """Out of a handful most of the time, so that two are often equal, or nearly so."""
     draw = rng.randrange(20)
     if draw < 14:
-        return rng.choice(COMMON)
+        return COMMON[min(rng.randrange(len(COMMON)) for _ in range(3))]
     if draw < 16:
         return rng.choice(NUMBERS)
     if draw < 18:
@@ -79,25 +81,26 @@ def make_metadata(rng: Random) -> dict[str, Any] | None:
 
 def make_filter(rng: Random, depth: int = 6) -> dict[str, Any]:
     """A valid filter, its logical operators nested at most `depth` deep."""
-    terms = (_make_term(rng, depth) for _ in range(_some(rng)))
-    return dict(terms)
-
-
-def _some(rng: Random) -> int:
-    """How many parts: seldom none, which decides everything around it."""
-    return rng.choice((1, 1, 2, 2, 3)) if rng.randrange(16) else 0
+    depth = rng.randrange(depth) + 1
+    terms = (_make_term(rng, depth) for _ in range(rng.choice((1, 1, 1, 1, 2, 2))))
+    return dict(terms) if rng.randrange(30) else {}
 
 
 def _make_term(rng: Random, depth: int) -> tuple[str, Any]:
-    draw = rng.randrange(10)
-    if depth > 1 and draw == 0:
-        return "$and", [make_filter(rng, depth - 1) for _ in range(_some(rng))]
-    if depth > 1 and draw < 4:
-        return "$or", [make_filter(rng, depth - 1) for _ in range(_some(rng))]
-    if depth > 1 and draw < 5:
+    draw = rng.randrange(10) if depth > 1 else 9
+    if draw < 1:
         return "$not", make_filter(rng, depth - 1)
-    path = rng.choice(LIKELY if rng.randrange(2) else PATHS)
-    return path, make_scalar(rng) if draw == 5 else _make_operators(rng, depth)
+    if draw < 3:
+        return "$and", _make_parts(rng, depth)
+    if draw < 7:
+        return "$or", _make_parts(rng, depth)
+    path = rng.choice(LIKELY if rng.randrange(3) else PATHS)
+    return path, _make_operators(rng, depth) if rng.randrange(8) else make_scalar(rng)
+
+
+def _make_parts(rng: Random, depth: int) -> list[dict[str, Any]]:
+    """Seldom none: that decides everything around it."""
+    return [make_filter(rng, depth - 1) for _ in range(rng.choice((1, 2, 2, 3, 3, 4)) if rng.randrange(30) else 0)]
 
 
 def _make_operators(rng: Random, depth: int) -> dict[str, Any]:
@@ -118,7 +121,7 @@ def _text(rng: Random) -> str:
 
 
 def _scalars(rng: Random) -> list[Any]:
-    return [make_scalar(rng) for _ in range(2 * _some(rng))]
+    return [make_scalar(rng) for _ in range(rng.choice((0, 1, 2, 3, 5, 8)))]
 
 
 def _no_nulls(rng: Random) -> list[Any]:
@@ -126,7 +129,7 @@ def _no_nulls(rng: Random) -> list[Any]:
 
 
 OPERATORS: tuple[tuple[str, Callable[[Random], Any]], ...] = (
-    *((name, make_scalar) for name in ("$eq", "$eq", "$ne")),
+    *((name, make_scalar) for name in ("$eq", "$ne")),
     *((name, _scalars) for name in ("$in", "$in", "$nin")),
     *((name, _ordinal) for name in ORDERED),
     ("$exists", lambda rng: rng.randrange(3) > 0),
