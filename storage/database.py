@@ -13,11 +13,12 @@ from typing import Any
 
 import apsw
 
-from storage import errors
+from storage import errors, pages
 from storage.failpoints import declare, hit
 
 BUSY_TIMEOUT_MS = 10_000
-MMAP_BYTES = 1 << 30
+CACHE_KIB = 4 << 10
+"""Pages in memory, verified once when they are read. A connection takes what it uses of it."""
 COMMIT = declare("database.commit")
 COMMITTED = declare("database.committed")
 FAILURES = (apsw.FullError, apsw.CorruptError, apsw.NotADBError, apsw.CantOpenError, apsw.IOError)
@@ -29,7 +30,7 @@ class Database:
         flags = apsw.SQLITE_OPEN_READWRITE | (apsw.SQLITE_OPEN_CREATE if create else 0)
         self.path = path
         with translated(path):
-            self.connection = apsw.Connection(os.fspath(path), flags)
+            self.connection = apsw.Connection(os.fspath(path), flags, vfs=pages.checksum_vfs())
             self.connection.set_busy_timeout(BUSY_TIMEOUT_MS)
             if create:
                 self._initialise(application_id)
@@ -39,6 +40,7 @@ class Database:
             raise errors.Damaged(f"{path}: not ours (application_id {found:#x})")
 
     def _initialise(self, application_id: int) -> None:
+        pages.reserve(self.connection)
         # Before the first table: freed pages can be given back, and freed content is zeroed.
         self.connection.pragma("auto_vacuum", 2)
         self.connection.pragma("journal_mode", "wal")
@@ -48,7 +50,7 @@ class Database:
     def _configure(self) -> None:
         self.connection.pragma("synchronous", 2)
         self.connection.pragma("secure_delete", "fast")
-        self.connection.pragma("mmap_size", MMAP_BYTES)
+        self.connection.pragma("cache_size", -CACHE_KIB)
         # Only the background checkpoints: a worker that did would make one request pay for all.
         self.connection.wal_autocheckpoint(0)
 
@@ -146,6 +148,8 @@ def translated(path: Path) -> Iterator[None]:
 
 
 def in_our_words(path: Path, e: apsw.Error) -> errors.StorageError:
+    if e.extendedresult == apsw.SQLITE_IOERR_DATA:
+        return errors.Damaged(f"{path}: a page is not what was written: its checksum differs")
     if isinstance(e, apsw.FullError) or (isinstance(e, apsw.IOError) and "full" in str(e)):
         return errors.NoSpace(f"{path}: {e}")
     if isinstance(e, apsw.IOError):

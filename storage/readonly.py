@@ -7,7 +7,8 @@ from urllib.parse import quote
 import apsw
 
 from storage import errors
-from storage.database import BUSY_TIMEOUT_MS, MMAP_BYTES, Database, translated
+from storage.database import BUSY_TIMEOUT_MS, CACHE_KIB, Database, translated
+from storage.pages import checksum_vfs
 
 
 class ReadOnlyDatabase(Database):
@@ -21,7 +22,7 @@ class ReadOnlyDatabase(Database):
         with translated(path):
             self.connection = _open(path)
             self.connection.set_busy_timeout(BUSY_TIMEOUT_MS)
-            self.connection.pragma("mmap_size", MMAP_BYTES)
+            self.connection.pragma("cache_size", -CACHE_KIB)
             found = self.connection.pragma("application_id")
             version = self.connection.pragma("user_version")
         if found != application_id:
@@ -37,7 +38,7 @@ class ReadOnlyDatabase(Database):
 
 
 def _open(path: Path) -> apsw.Connection:
-    connection = apsw.Connection(os.fspath(path), apsw.SQLITE_OPEN_READONLY)
+    connection = apsw.Connection(os.fspath(path), apsw.SQLITE_OPEN_READONLY, vfs=checksum_vfs())
     try:
         connection.pragma("schema_version")
     except apsw.CantOpenError:
@@ -46,5 +47,6 @@ def _open(path: Path) -> apsw.Connection:
         if Path(f"{path}-wal").exists() and Path(f"{path}-wal").stat().st_size:
             raise
         uri = f"file:{quote(os.fspath(path))}?immutable=1"
-        connection = apsw.Connection(uri, apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI)
+        flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
+        connection = apsw.Connection(uri, flags, vfs=checksum_vfs())
     return connection
