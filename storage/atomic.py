@@ -13,7 +13,7 @@ from typing import Final
 from storage.failpoints import declare, hit
 
 TMP_SUFFIX: Final = ".tmp"
-KINDS: Final = ("segment", "index")
+KINDS: Final = ("segment", "index", "columns")
 """What is published: the first part of the failpoints' names."""
 
 _FSYNC: Final = {kind: declare(f"{kind}.fsync") for kind in KINDS}

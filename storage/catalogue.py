@@ -19,6 +19,8 @@ from storage.database import Database
 from storage.layout import CATALOGUE_NAME, SEGMENTS_NAME, WRITE_LOCK_NAME
 
 APPLICATION_ID = 0x53656563
+VERSION = 2
+"""1 had no `patches` and no `columns`; `upgrade` makes them."""
 PENDING_ROW_BYTES = 64
 """What a pending row is charged besides its vector."""
 
@@ -44,6 +46,11 @@ CREATE TABLE idempotency(key TEXT PRIMARY KEY, request TEXT NOT NULL, answer TEX
 CREATE INDEX idempotency_at ON idempotency(at);
 CREATE TABLE job(kind TEXT NOT NULL, seq INTEGER NOT NULL, started REAL NOT NULL, progress REAL NOT NULL,
     eta_s REAL, attempts INTEGER NOT NULL, reason TEXT);
+"""
+FILTERS_SCHEMA = """
+CREATE TABLE patches(key INTEGER PRIMARY KEY, pos INTEGER NOT NULL UNIQUE);
+CREATE TABLE columns(seq INTEGER PRIMARY KEY, file TEXT NOT NULL UNIQUE, log_pos INTEGER NOT NULL,
+    bytes INTEGER NOT NULL, xxh3 TEXT NOT NULL);
 """
 ITEMS_SCHEMA = {
     "int": "CREATE TABLE items(id INTEGER PRIMARY KEY, key INTEGER NOT NULL)",
@@ -103,6 +110,17 @@ class IndexRow:
 
 
 @dataclass(frozen=True, slots=True)
+class ColumnsRow:
+    """The metadata columns of segment `seq`: the metadata as it stood at `log_pos` of the change log, or later."""
+
+    seq: int
+    file: str
+    log_pos: int
+    bytes: int
+    xxh3: str
+
+
+@dataclass(frozen=True, slots=True)
 class SegmentRow:
     seq: int
     file: str
@@ -112,10 +130,20 @@ class SegmentRow:
     bytes: int
     xxh3: str
     index: IndexRow | None = None
+    columns: ColumnsRow | None = None
 
-    def columns(self) -> tuple[Any, ...]:
+    def values(self) -> tuple[Any, ...]:
         """What the table `segments` holds of it."""
         return (self.seq, self.file, self.rows, self.base_key, self.span, self.bytes, self.xxh3)
+
+    @property
+    def derived(self) -> tuple[IndexRow | ColumnsRow, ...]:
+        """The files beside it that can be made anew."""
+        return tuple(row for row in (self.index, self.columns) if row is not None)
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        return (self.file, *(row.file for row in self.derived))
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +172,8 @@ def create(folder: Path, settings: Settings) -> None:
     (folder / WRITE_LOCK_NAME).touch()
     db = Database(folder / CATALOGUE_NAME, APPLICATION_ID, create=True)
     with db.writing():
-        db.execute(SCHEMA)
+        db.execute(SCHEMA + FILTERS_SCHEMA)
+        db.execute(f"PRAGMA user_version = {VERSION}")
         db.execute("INSERT INTO settings VALUES (?,?,?,?,?,?,?)", _settings_row(settings))
         fresh = State()
         marks = ",".join("?" * len(STATE_COLUMNS))
@@ -176,6 +205,18 @@ def connect(folder: Path) -> Database:
         raise
 
 
+def upgrade(db: Database) -> None:
+    """Brings a catalogue of an older version up to this one, in one transaction. At the start alone."""
+    found = (db.one("PRAGMA user_version") or (0,))[0]
+    if found > VERSION:
+        raise errors.Damaged(f"{db.path}: written by a later version of seedvec (format {found}, this one is {VERSION})")
+    if found == VERSION:
+        return
+    with db.writing():
+        db.execute(FILTERS_SCHEMA)
+        db.execute(f"PRAGMA user_version = {VERSION}")
+
+
 def now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
@@ -195,15 +236,16 @@ def read_state(db: Database) -> State:
 
 
 def read_segments(db: Database) -> list[SegmentRow]:
-    """All segments with their indexes, in order of their keys."""
+    """All segments with their indexes and columns, in order of their keys."""
     indexes = db.execute("SELECT seq, file, kind, spec_seq, bytes, xxh3, meta FROM indexes")
     found = {
         seq: IndexRow(seq, file, kind, spec, size, xxh3, json.loads(meta))
         for seq, file, kind, spec, size, xxh3, meta in indexes
     }
+    columns = {row[0]: ColumnsRow(*row) for row in db.execute("SELECT seq, file, log_pos, bytes, xxh3 FROM columns")}
     query = "SELECT seq, file, rows, base_key, span, bytes, xxh3 FROM segments ORDER BY base_key, seq"
     return [
-        SegmentRow(seq, file, rows, base, span, size, xxh3, found.get(seq))
+        SegmentRow(seq, file, rows, base, span, size, xxh3, found.get(seq), columns.get(seq))
         for seq, file, rows, base, span, size, xxh3 in db.execute(query)
     ]
 
@@ -255,6 +297,47 @@ def find_keys(db: Database, ids: Sequence[Any]) -> dict[Any, int]:
         row = db.one("SELECT id, key FROM items WHERE id = ?", (ids[0],))
         return {} if row is None else {row[0]: row[1]}
     return {row[0]: row[1] for row in db.many("SELECT id, key FROM items WHERE id = ?", ((i,) for i in ids))}
+
+
+def has_metadata(db: Database) -> bool:
+    """False: no item has any."""
+    return db.one("SELECT 1 FROM metadata LIMIT 1") is not None
+
+
+def read_patches(db: Database, after_pos: int, limit: int = -1) -> NDArray[np.int64]:
+    """Keys whose metadata was changed in place after that log position, in that order."""
+    rows = db.execute("SELECT key FROM patches WHERE pos > ? ORDER BY pos LIMIT ?", (after_pos, limit))
+    return np.fromiter((row[0] for row in rows), np.int64)
+
+
+def read_patches_within(
+    db: Database, segment: SegmentRow, after_pos: int, up_to_pos: int | None = None, limit: int = -1
+) -> NDArray[np.int64]:
+    """The same, ascending, in the key range of a segment (others may lie there too)."""
+    last = (1 << 62) if up_to_pos is None else up_to_pos
+    rows = db.execute(
+        "SELECT key FROM patches WHERE key >= ? AND key < ? AND pos > ? AND pos <= ? ORDER BY key LIMIT ?",
+        (segment.base_key, segment.base_key + segment.span, after_pos, last, limit),
+    )
+    return np.fromiter((row[0] for row in rows), np.int64)
+
+
+def read_pending_ids(db: Database, from_key: int) -> dict[int, Any]:
+    """key → id of the pending rows from that key on."""
+    return dict(db.execute("SELECT key, id FROM pending WHERE key >= ?", (from_key,)))
+
+
+def read_documents(db: Database, keys: NDArray[np.int64]) -> list[bytes | None]:
+    """The metadata of those keys (ascending) in their order; None where there is none."""
+    if not len(keys):
+        return []
+    first, last = int(keys[0]), int(keys[-1])
+    if last - first < 2 * len(keys):
+        # Nearly all keys in between are asked for: one walk costs a fifth of as many look-ups.
+        found = dict(db.execute("SELECT key, json FROM metadata WHERE key BETWEEN ? AND ?", (first, last)))
+    else:
+        found = read_metadata(db, keys.tolist())
+    return [found.get(key) for key in keys.tolist()]
 
 
 def read_metadata(db: Database, keys: list[int]) -> dict[int, bytes]:

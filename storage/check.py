@@ -17,8 +17,8 @@ import apsw
 from seedvec.segment import Segment
 from storage import catalogue, errors, registry
 from storage.atomic import TMP_SUFFIX
-from storage.catalogue import IndexRow, SegmentRow, Settings, State
-from storage.check_files import REBUILT, RESTORE, OpenFile, check_index, check_segment, hold
+from storage.catalogue import ColumnsRow, IndexRow, SegmentRow, Settings, State
+from storage.check_files import REBUILT, RESTORE, OpenFile, check_derived, check_segment, hold, kind_of
 from storage.check_rows import (
     CatalogueRows,
     Sealed,
@@ -109,7 +109,7 @@ def _check_collection(folder: CollectionFolder, name: str, data: DataFolder, rep
     try:
         if not folder.catalogue.exists():
             raise errors.Damaged(f"{folder.catalogue} is missing")
-        with closing(ReadOnlyDatabase(folder.catalogue, catalogue.APPLICATION_ID)) as db:
+        with closing(ReadOnlyDatabase(folder.catalogue, catalogue.APPLICATION_ID, catalogue.VERSION)) as db:
             for fault in db.integrity():
                 mine.add("error", f"{name}/catalog.db", f"SQLite finds it damaged: {fault}", FROM_COPY)
             moment = _read_moment(db, folder)
@@ -171,9 +171,7 @@ def _read_moment(db: ReadOnlyDatabase, folder: CollectionFolder) -> _Moment:
 
 def _open_files(moment: _Moment, folder: CollectionFolder) -> None:
     for segment in moment.segments:
-        for file in (segment, segment.index):
-            if file is None:
-                continue
+        for file in (segment, *segment.derived):
             try:
                 moment.held[file.file] = hold(folder.segments / file.file, as_segment=file is segment)
             except OSError as e:
@@ -193,8 +191,8 @@ def _judge(moment: _Moment, name: str, report: Report) -> None:
             unreadable.append(row)
         else:
             sealed.append(Sealed(row, file, f"{name}/segments/{row.file}"))
-        if row.index is not None:
-            _judge_index(moment, row.index, name, report)
+        for derived in row.derived:
+            _judge_derived(moment, derived, name, report)
     for seq, file_name in moment.strange_indexes:
         what = f"an index of segment {seq}, which is not there"
         report.add("warning", f"{name}/segments/{file_name}", what, "it is not used")
@@ -215,19 +213,20 @@ def _judge_segment(moment: _Moment, row: SegmentRow, name: str, report: Report) 
     return held.segment if check_segment(held, row, moment.settings, where, report) else None
 
 
-def _judge_index(moment: _Moment, row: IndexRow, name: str, report: Report) -> None:
+def _judge_derived(moment: _Moment, row: IndexRow | ColumnsRow, name: str, report: Report) -> None:
     where = f"{name}/segments/{row.file}"
     held = moment.held.get(row.file)
     if held is None:
-        report.add("warning", where, f"the index cannot be opened ({moment.missing[row.file]})", REBUILT)
+        report.add("warning", where, f"{kind_of(row)} cannot be opened ({moment.missing[row.file]})", REBUILT)
     else:
-        check_index(held, row, where, report)
+        check_derived(held, row, where, report)
 
 
 def _names_now(folder: CollectionFolder) -> set[str]:
     """What the catalogue names now: beside a server, that is more than when the check of this collection began."""
-    with closing(ReadOnlyDatabase(folder.catalogue, catalogue.APPLICATION_ID)) as db, db.reading():
-        rows = db.execute("SELECT file FROM segments UNION ALL SELECT file FROM indexes")
+    with closing(ReadOnlyDatabase(folder.catalogue, catalogue.APPLICATION_ID, catalogue.VERSION)) as db, db.reading():
+        tables = ("segments", "indexes", "columns")
+        rows = db.execute(" UNION ALL ".join(f"SELECT file FROM {table}" for table in tables))
         return {str(row[0]) for row in rows}
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from seedvec import segment as fmt
 from seedvec.segment import Segment, SegmentError, StrIds, open_segment
-from storage.catalogue import IndexRow, SegmentRow, Settings
+from storage.catalogue import ColumnsRow, IndexRow, SegmentRow, Settings
 from storage.hashing import BLOCK_BYTES, FileCut, hash_blocks, hash_rest, hex16
 from storage.report import Report
 
@@ -71,18 +71,23 @@ def check_segment(held: OpenFile, row: SegmentRow, settings: Settings, where: st
     return _check_content(held.segment, row, settings, where, report)
 
 
-def check_index(held: OpenFile, row: IndexRow, where: str, report: Report) -> None:
+def kind_of(row: IndexRow | ColumnsRow) -> str:
+    return "the index" if isinstance(row, IndexRow) else "the file of metadata columns"
+
+
+def check_derived(held: OpenFile, row: IndexRow | ColumnsRow, where: str, report: Report) -> None:
+    what = kind_of(row)
     try:
         whole = xxhash.xxh3_64()
         size = hash_rest(held.fd, 0, whole)
     except OSError as e:
-        report.add("warning", where, f"the index cannot be read: {e}", REBUILT)
+        report.add("warning", where, f"{what} cannot be read: {e}", REBUILT)
         return
     report.bytes += size
     if size != row.bytes:
-        report.add("warning", where, f"the index has {size:,} bytes and should have {row.bytes:,}", REBUILT)
+        report.add("warning", where, f"{what} has {size:,} bytes and should have {row.bytes:,}", REBUILT)
     elif hex16(whole.intdigest()) != row.xxh3:
-        report.add("warning", where, "the index is damaged: its checksum differs from the catalogue's", REBUILT)
+        report.add("warning", where, f"{what} is damaged: its checksum differs from the catalogue's", REBUILT)
 
 
 def _hashes(held: OpenFile) -> tuple[int, int, NDArray[np.uint64]]:

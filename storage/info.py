@@ -53,7 +53,7 @@ def _folder(data: DataFolder) -> str:
 
 
 def _collection(folder: CollectionFolder) -> list[str]:
-    with closing(ReadOnlyDatabase(folder.catalogue, catalogue.APPLICATION_ID)) as db, db.reading():
+    with closing(ReadOnlyDatabase(folder.catalogue, catalogue.APPLICATION_ID, catalogue.VERSION)) as db, db.reading():
         settings, state = catalogue.read_settings(db), catalogue.read_state(db)
         segments, job = catalogue.read_segments(db), catalogue.read_job(db)
     s = settings
@@ -136,7 +136,7 @@ def _catalogue_row(path: Path) -> IndexRow | None:
     if not folder.catalogue.exists():
         return None
     try:
-        with closing(ReadOnlyDatabase(folder.catalogue, catalogue.APPLICATION_ID)) as db:
+        with closing(ReadOnlyDatabase(folder.catalogue, catalogue.APPLICATION_ID, catalogue.VERSION)) as db:
             rows = catalogue.read_segments(db)
     except (errors.StorageError, apsw.Error):
         return None

@@ -55,3 +55,7 @@ def segment_name(seq: int) -> str:
 
 def index_name(segment_file: str, kind: str, spec_seq: int) -> str:
     return f"{segment_file.removesuffix('.h5')}.{kind}-{spec_seq}.faiss"
+
+
+def columns_name(segment_file: str, log_pos: int) -> str:
+    return f"{segment_file.removesuffix('.h5')}.columns-{log_pos}.npz"

@@ -1,4 +1,4 @@
-"""Background work made real: each function is the one transaction that seals, merges, or adds an index.
+"""Background work made real: each function is the one transaction that seals, merges, adds an index or columns.
 
 The files are already written, synced and renamed; here the catalogue begins to name them. Deaths are kept by key
 and rows keep their keys, so whatever died while a file was being written is dead in it from the first moment:
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from storage import catalogue, errors
-from storage.catalogue import PENDING_ROW_BYTES, IndexRow, SegmentRow
+from storage.catalogue import PENDING_ROW_BYTES, ColumnsRow, IndexRow, SegmentRow
 from storage.database import Database
 from storage.failpoints import declare, hit
 from storage.turns import Turns
@@ -22,6 +22,7 @@ from storage.turns import Turns
 SEAL_COMMIT = declare("seal.commit")
 MERGE_COMMIT = declare("merge.commit")
 INDEX_COMMIT = declare("index.commit")
+COLUMNS_COMMIT = declare("columns.commit")
 TRIM_KEYS = 2_000
 """Leftover deaths removed in one turn: about 5 ms."""
 
@@ -48,7 +49,8 @@ class Publisher:
             return state.next_seq - 1
 
     def seal(self, segment: SegmentRow | None, last_key: int, snapshot_pos: int) -> None:
-        """`segment` holds every row that was pending with a key up to last_key when the log stood at snapshot_pos.
+        """`segment` holds every row that was pending with a key up to last_key when the log stood at snapshot_pos,
+        and its columns, if it comes with any, their metadata as it was then.
 
         None: all of them had died; only their traces are cleared.
         """
@@ -64,12 +66,17 @@ class Publisher:
                 (last_key,),
             )
             assert out is not None
+            if segment is not None and segment.columns is not None:
+                self.db.execute(
+                    "DELETE FROM patches WHERE pos <= ? AND key IN (SELECT key FROM pending WHERE key <= ?)",
+                    (snapshot_pos, last_key),
+                )
             self.db.execute("DELETE FROM pending WHERE key <= ?", (last_key,))
             state.pending_rows -= out[0]
             state.pending_bytes -= out[1]
             state.trimmed_pos = max(state.trimmed_pos, snapshot_pos)
             if segment is not None:
-                self.db.execute("INSERT INTO segments VALUES (?,?,?,?,?,?,?)", segment.columns())
+                self._insert_segment(segment)
                 state.generation += 1
             hit(SEAL_COMMIT)
 
@@ -80,23 +87,24 @@ class Publisher:
         if self.db.one(key + " LIMIT 1", (low, high, low, high)) is None:
             raise errors.Stale("emptied meanwhile")
 
-    def merge(
-        self, inputs: list[SegmentRow], output: SegmentRow | None, index: IndexRow | None, snapshot_pos: int
-    ) -> None:
-        """Swaps the inputs for the output, which lacks what was dead at snapshot_pos. Raises Stale."""
+    def merge(self, inputs: list[SegmentRow], output: SegmentRow | None, snapshot_pos: int) -> list[str]:
+        """Swaps the inputs for the output, which lacks what was dead at snapshot_pos. Raises Stale.
+
+        The output's index and columns, if it has any, come with it. Returns the files that nothing names any more:
+        an input's columns may be newer than its row given here."""
         with self._turn() as state:
             self._still_there([s.seq for s in inputs])
-            for s in inputs:
-                self.db.execute("DELETE FROM segments WHERE seq = ?", (s.seq,))
-                self.db.execute("DELETE FROM indexes WHERE seq = ?", (s.seq,))
+            gone: list[str] = []
+            for table in ("segments", "indexes", "columns"):
+                out = self.db.many(f"DELETE FROM {table} WHERE seq = ? RETURNING file", ((s.seq,) for s in inputs))
+                gone += [row[0] for row in out]
             if output is not None:
-                self.db.execute("INSERT INTO segments VALUES (?,?,?,?,?,?,?)", output.columns())
-            if index is not None:
-                self._insert_index(index)
+                self._insert_segment(output)
             state.generation += 1
             # A reader that has not followed the log so far must not keep serving the inputs: their deaths go now.
             state.trimmed_pos = max(state.trimmed_pos, snapshot_pos)
             hit(MERGE_COMMIT)
+        return gone
 
     def add_index(self, index: IndexRow) -> str | None:
         """Names a new index of a segment. Returns the file that it takes the place of. Raises Stale."""
@@ -111,8 +119,27 @@ class Publisher:
 
     def drop_index(self, seq: int) -> str | None:
         """Forgets a segment's index (damaged, or no longer wanted). Returns its file."""
+        return self._drop_derived("indexes", seq)
+
+    def add_columns(self, columns: ColumnsRow) -> str | None:
+        """Names new metadata columns of a segment. Returns the file that they take the place of. Raises Stale."""
         with self._turn() as state:
-            old = self.db.one("DELETE FROM indexes WHERE seq = ? RETURNING file", (seq,))
+            self._still_there([columns.seq])
+            old = self.db.one("DELETE FROM columns WHERE seq = ? RETURNING file", (columns.seq,))
+            self._insert_columns(columns)
+            state.generation += 1
+            # Patches up to there are in them and may be forgotten: who has not followed the log so far takes these.
+            state.trimmed_pos = max(state.trimmed_pos, columns.log_pos)
+            hit(COLUMNS_COMMIT)
+            return None if old is None else str(old[0])
+
+    def drop_columns(self, seq: int) -> str | None:
+        """Forgets a segment's columns (damaged). Returns their file."""
+        return self._drop_derived("columns", seq)
+
+    def _drop_derived(self, table: str, seq: int) -> str | None:
+        with self._turn() as state:
+            old = self.db.one(f"DELETE FROM {table} WHERE seq = ? RETURNING file", (seq,))
             state.generation += 1
             return None if old is None else str(old[0])
 
@@ -120,6 +147,16 @@ class Publisher:
         for seq in seqs:
             if self.db.one("SELECT 1 FROM segments WHERE seq = ?", (seq,)) is None:
                 raise errors.Stale(f"segment {seq} is gone")
+
+    def _insert_segment(self, segment: SegmentRow) -> None:
+        self.db.execute("INSERT INTO segments VALUES (?,?,?,?,?,?,?)", segment.values())
+        if segment.index is not None:
+            self._insert_index(segment.index)
+        if segment.columns is not None:
+            self._insert_columns(segment.columns)
+
+    def _insert_columns(self, c: ColumnsRow) -> None:
+        self.db.execute("INSERT INTO columns VALUES (?,?,?,?,?)", (c.seq, c.file, c.log_pos, c.bytes, c.xxh3))
 
     def _insert_index(self, i: IndexRow) -> None:
         row = (i.seq, i.file, i.kind, i.spec_seq, i.bytes, i.xxh3, json.dumps(i.meta))
@@ -131,6 +168,13 @@ class Publisher:
             with self._turn():
                 part = keys[begin : begin + TRIM_KEYS].tolist()
                 self.db.many("DELETE FROM deaths WHERE key = ? AND pending = 0", ((k,) for k in part))
+
+    def forget_patches(self, keys: NDArray[np.int64], up_to_pos: int) -> None:
+        """Removes patches that the columns of these keys' segment have in them, a short turn at a time."""
+        for begin in range(0, len(keys), TRIM_KEYS):
+            with self._turn():
+                part = keys[begin : begin + TRIM_KEYS].tolist()
+                self.db.many("DELETE FROM patches WHERE key = ? AND pos <= ?", ((k, up_to_pos) for k in part))
 
     # ---------------------------------------------------------------- the job row
 

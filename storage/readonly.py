@@ -28,7 +28,8 @@ class ReadOnlyDatabase(Database):
         if found != application_id:
             raise errors.Damaged(f"{path}: not ours (application_id {found:#x})")
         if version != user_version:
-            raise errors.Damaged(f"{path}: format version {version}, this program reads {user_version}")
+            older = "; serving the data folder once brings it up to date" if 0 < version < user_version else ""
+            raise errors.Damaged(f"{path}: format version {version}, this program reads {user_version}{older}")
 
     def integrity(self, limit: int = 10) -> list[str]:
         """What SQLite's own check says; empty: all is well."""

@@ -20,6 +20,8 @@ from storage.database import Database
 
 MAX_INT_ID = 2**63 - 1
 IDEMPOTENCY_S = 24 * 3600
+PATCHED_AT_ONCE = 10_000
+"""Items whose metadata is held in memory while it is changed."""
 T = TypeVar("T")
 
 
@@ -186,19 +188,24 @@ class Turn:
         """Ids that are not there are passed over. Returns how many were."""
         if self.settings.id_type == "auto":
             return 0
-        found = catalogue.find_keys(self.db, ids)
-        self.db.many("DELETE FROM items WHERE id = ?", ((i,) for i in found))
-        self._bury(list(found.values()))
-        self.state.live -= len(found)
-        return len(found)
+        return self.delete_rows(catalogue.find_keys(self.db, ids).items())
+
+    def delete_rows(self, rows: Iterable[tuple[Any, int]]) -> int:
+        """rows: (id, key). Those whose id has another key by now are passed over. Returns how many were there."""
+        out = "DELETE FROM items WHERE id = ? AND key = ? RETURNING key"
+        gone = [row[0] for row in self.db.many(out, rows)]
+        self._bury(gone)
+        self.state.live -= len(gone)
+        return len(gone)
 
     def delete_all(self) -> tuple[int, list[str]]:
         """Empties the collection at once. Returns the number of rows and the files that nothing names any more."""
-        files = [row[0] for row in self.db.execute("SELECT file FROM segments UNION ALL SELECT file FROM indexes")]
+        named = " UNION ALL ".join(f"SELECT file FROM {table}" for table in ("segments", "indexes", "columns"))
+        files = [row[0] for row in self.db.execute(named)]
         live = self.state.live
         if self.settings.id_type != "auto":
             self.db.execute("DELETE FROM items")
-        for table in ("pending", "metadata", "deaths", "segments", "indexes"):
+        for table in ("pending", "metadata", "deaths", "patches", "segments", "indexes", "columns"):
             self.db.execute(f"DELETE FROM {table}")
         self.state.log_pos += 1
         self.state.trimmed_pos = self.state.log_pos
@@ -214,29 +221,53 @@ class Turn:
         if not found:
             return False
         key = found[id_]
+        if vector is None:
+            self.patch_metadata([key], merge or _unchanged)
+            return True
         old = catalogue.read_metadata(self.db, [key]).get(key)
         new = old if merge is None else merge(old)
-        if vector is not None:
-            self.upsert(Batch(vector.reshape(1, -1), [id_], [new]))
-        elif new is None:
-            self.db.execute("DELETE FROM metadata WHERE key = ?", (key,))
-        elif new != old:
-            self.db.execute("INSERT OR REPLACE INTO metadata VALUES (?,?)", (key, new))
+        self.upsert(Batch(vector.reshape(1, -1), [id_], [new]))
         return True
+
+    def patch_metadata(self, keys: list[int], merge: Callable[[bytes | None], bytes | None]) -> None:
+        """merge: old metadata → new, of live keys. Rows keep their keys, so the change log says whose changed."""
+        for begin in range(0, len(keys), PATCHED_AT_ONCE):
+            part = keys[begin : begin + PATCHED_AT_ONCE]
+            old = catalogue.read_metadata(self.db, part)
+            new = {key: merge(old.get(key)) for key in part}
+            changed = [key for key in part if new[key] != old.get(key)]
+            self.db.many("DELETE FROM metadata WHERE key = ?", ((key,) for key in changed if new[key] is None))
+            some = ((key, new[key]) for key in changed if new[key] is not None)
+            self.db.many("INSERT OR REPLACE INTO metadata VALUES (?,?)", some)
+            pos = self.state.log_pos
+            log = ((key, pos + 1 + i) for i, key in enumerate(changed))
+            self.db.many("INSERT OR REPLACE INTO patches VALUES (?,?)", log)
+            self.state.log_pos += len(changed)
 
     def _bury(self, keys: list[int]) -> None:
         """These keys stop being live: out of `pending` and `metadata`, into the change log."""
         if not keys:
             return
-        out = "DELETE FROM pending WHERE key = ? RETURNING key, length(vector)"
-        gone = {key: size + catalogue.PENDING_ROW_BYTES for key, size in self.db.many(out, _each(keys))}
-        self.state.pending_rows -= len(gone)
-        self.state.pending_bytes -= sum(gone.values())
+        gone = self._take_pending(keys)
         self.db.many("DELETE FROM metadata WHERE key = ?", _each(keys))
+        if self.db.one("SELECT 1 FROM patches LIMIT 1") is not None:
+            self.db.many("DELETE FROM patches WHERE key = ?", _each(keys))
         pos = self.state.log_pos
         log = ((key, pos + 1 + i, int(key in gone)) for i, key in enumerate(keys))
         self.db.many("INSERT INTO deaths VALUES (?,?,?)", log)
         self.state.log_pos += len(keys)
+
+    def _take_pending(self, keys: list[int]) -> set[int]:
+        """Takes those that pend out of `pending`, and says which they were."""
+        first = self.db.one("SELECT min(key) FROM pending")
+        if first is None or first[0] is None:
+            return set()
+        out = "DELETE FROM pending WHERE key = ? RETURNING key, length(vector)"
+        some = (key for key in keys if key >= first[0])
+        gone = {key: size + catalogue.PENDING_ROW_BYTES for key, size in self.db.many(out, _each(some))}
+        self.state.pending_rows -= len(gone)
+        self.state.pending_bytes -= sum(gone.values())
+        return set(gone)
 
     # ---------------------------------------------------------------- settings
 
@@ -267,6 +298,10 @@ def reserve_ids(turn: Turn, n: int) -> list[Any]:
         raise errors.IdsExhausted
     turn.state.next_id += n
     return list(range(turn.state.next_id - n, turn.state.next_id))
+
+
+def _unchanged(old: bytes | None) -> bytes | None:
+    return old
 
 
 def _each(keys: Iterable[int]) -> Iterator[tuple[int]]:

@@ -2,10 +2,12 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 from app.engine import policy
 from app.engine.background import Stop, Worked
+from app.engine.deriving import forget_patches, with_columns
 from app.engine.merging import Rows, live_rows, write_merged
 from app.engine.policy import Job, Name
 from app.engine.segments import OpenSegment, open_one
@@ -144,22 +146,24 @@ class Building:
             dead = [catalogue.read_deaths_within(c.reader, row, snapshot) for row in job.segments]
         inputs = [open_one(c.folder, row) for row in job.segments]
         rows = live_rows(inputs, dead)
-        output, index = None, None
+        output = None
         try:
             if len(rows.keys):
-                output, index = self._write_output(job, settings, state, inputs, rows)
-            c.publisher.merge(list(job.segments), output, index, snapshot)
+                output = self._write_output(job, settings, state, inputs, rows)
+            gone = c.publisher.merge(list(job.segments), output, snapshot)
         except errors.OutcomeUnknown:
             raise  # the catalogue may name the files
         except BaseException:
-            self._unlink([output.file if output else None, index.file if index else None])
+            self._unlink(output.files if output else ())
             raise
-        self._unlink([name for row in job.segments for name in (row.file, row.index.file if row.index else None)])
+        self._unlink(gone)
         c.publisher.forget_deaths(rows.dropped)
+        if output is not None and output.columns is not None:
+            forget_patches(c.publisher, c.reader, open_one(c.folder, output), output.columns.log_pos)
 
     def _write_output(
         self, job: Job, settings: Settings, state: State, inputs: list[OpenSegment], rows: Rows
-    ) -> tuple[SegmentRow, IndexRow | None]:
+    ) -> SegmentRow:
         """Where an input has an index, the output is published with its own: what was fast never turns slow."""
         c = self._c
         want = policy.wanted(settings, len(rows.keys), self._index_min_rows)
@@ -169,12 +173,14 @@ class Building:
         output = write_merged(
             c.folder, c.publisher.reserve_seq(), settings, inputs, rows, lambda done: report(done * share)
         )
-        if not indexed:
-            return output, None
         try:
-            return output, self._build_file(output, settings, state, lambda done: report(share + done * (1 - share)))
+            if indexed:
+                index = self._build_file(output, settings, state, lambda done: report(share + done * (1 - share)))
+                output = replace(output, index=index)
+            # Last, so that little has been patched since.
+            return with_columns(c.reader, c.folder, output, rows.keys)
         except BaseException:
-            self._unlink([output.file])
+            self._unlink(output.files)
             raise
 
     def _build(self, segment: SegmentRow, settings: Settings, state: State) -> None:
@@ -207,7 +213,7 @@ class Building:
     def _forget_index(self, segment: SegmentRow) -> None:
         self._unlink([self._c.publisher.drop_index(segment.seq)])
 
-    def _unlink(self, names: "list[str | None]") -> None:
+    def _unlink(self, names: Iterable[str | None]) -> None:
         atomic.remove_all([self._c.folder / SEGMENTS_NAME / name for name in names if name])
 
     def _reporter(self, state: State) -> Callable[[float], None]:

@@ -36,7 +36,7 @@ def live_rows(inputs: list[OpenSegment], dead: list[NDArray[np.int64]]) -> Rows:
     for number, (segment, dead_keys) in enumerate(zip(inputs, dead, strict=True)):
         mask = np.ones(segment.row.rows, bool)
         mask[segment.rows_of(dead_keys)] = False
-        absolute = segment.file.keys_rel.astype(np.int64) + segment.row.base_key
+        absolute = segment.keys()
         keys.append(absolute[mask])
         rows.append(np.flatnonzero(mask))
         sources.append(np.full(len(rows[-1]), number, np.int32))

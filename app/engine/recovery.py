@@ -1,7 +1,7 @@
 """Makes a data folder fit to serve: takes away what no catalogue names, and verifies every byte that one names.
 
 A damaged segment or catalogue closes that collection alone, with the reason in the registry. A damaged index is
-forgotten: the builder makes it anew, and the search is exact until then.
+forgotten: the builder makes it anew, and the search is exact until then. So are damaged metadata columns.
 """
 
 import logging
@@ -14,7 +14,7 @@ import numpy as np
 
 from seedvec.segment import SegmentError, open_segment
 from storage import atomic, catalogue, errors
-from storage.catalogue import SegmentRow
+from storage.catalogue import ColumnsRow, IndexRow, SegmentRow
 from storage.hashing import file_xxh3, hex16
 from storage.layout import COLLECTIONS_NAME, SEGMENTS_NAME, WRITE_LOCK_NAME
 from storage.publish import Publisher
@@ -91,16 +91,18 @@ def _recover_collection(folder: Path) -> None:
     try:
         if catalogue.read_state(db).dropped:
             raise errors.Dropped(str(folder))
+        catalogue.upgrade(db)
         settings, segments = catalogue.read_settings(db), catalogue.read_segments(db)
         (folder / WRITE_LOCK_NAME).touch()
-        named = {name for s in segments for name in (s.file, s.index.file if s.index else "")}
+        named = {name for s in segments for name in s.files}
         atomic.sweep(folder / SEGMENTS_NAME, named)
         with ThreadPoolExecutor(VERIFIERS) as pool:
             list(pool.map(lambda s: _verify(folder, s, settings), segments))
-            sound = list(pool.map(lambda s: _index_is_sound(folder, s), segments))
+            derived = [row for s in segments for row in s.derived]
+            sound = list(pool.map(lambda row: _is_sound(folder, row), derived))
         with closing(Turns(folder / WRITE_LOCK_NAME)) as turns:
             publisher = Publisher(db, turns)
-            _forget_indexes(folder, publisher, [s for s, good in zip(segments, sound, strict=True) if not good])
+            _forget(folder, publisher, [row for row, good in zip(derived, sound, strict=True) if not good])
             _forget_leftovers(folder, publisher, segments)
             if catalogue.read_job(db) is not None:
                 # A start is a fresh try: attempts that ended with the server were not the job's fault, nor may its
@@ -129,23 +131,23 @@ def _verify(folder: Path, segment: SegmentRow, settings: catalogue.Settings) -> 
         raise Unsound(f"segment {segment.file} belongs to another collection")
 
 
-def _index_is_sound(folder: Path, segment: SegmentRow) -> bool:
-    index = segment.index
-    if index is None:
-        return True
+def _is_sound(folder: Path, row: IndexRow | ColumnsRow) -> bool:
     try:
-        size, digest = file_xxh3(folder / SEGMENTS_NAME / index.file)
+        size, digest = file_xxh3(folder / SEGMENTS_NAME / row.file)
     except OSError:
         return False
-    return size == index.bytes and hex16(digest) == index.xxh3
+    return size == row.bytes and hex16(digest) == row.xxh3
 
 
-def _forget_indexes(folder: Path, publisher: Publisher, bad: list[SegmentRow]) -> None:
-    for segment in bad:
-        file = publisher.drop_index(segment.seq)
-        log.warning("index %s is damaged or gone: it is built anew, the search is exact until then", file)
-        if file is not None:
-            atomic.remove(folder / SEGMENTS_NAME / file)
+def _forget(folder: Path, publisher: Publisher, bad: list[IndexRow | ColumnsRow]) -> None:
+    for row in bad:
+        if isinstance(row, IndexRow):
+            log.warning("index %s is damaged or gone: it is built anew, the search is exact until then", row.file)
+            publisher.drop_index(row.seq)
+        else:
+            log.warning("columns %s are damaged or gone: they are derived anew", row.file)
+            publisher.drop_columns(row.seq)
+        atomic.remove(folder / SEGMENTS_NAME / row.file)
 
 
 def _forget_leftovers(folder: Path, publisher: Publisher, segments: list[SegmentRow]) -> None:

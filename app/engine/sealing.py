@@ -1,14 +1,17 @@
-"""Turns pending rows into sealed segments, brings the log home, and gives back what was deleted.
+"""Turns pending rows into sealed segments, keeps their metadata columns, brings the log home, gives back what was
+deleted.
 
 Sealing never waits for a build: it has a process of its own, so pending stays small while an index takes minutes.
 """
 
 import logging
 import time
+from dataclasses import replace
 
 import numpy as np
 
 from app.engine.background import Worked
+from app.engine.deriving import ColumnsWork, columns_of, patches_bound, write_columns
 from app.engine.files import write_sealed
 from storage import atomic, catalogue, errors
 from storage.catalogue import SegmentRow
@@ -39,6 +42,10 @@ class Sealing:
         """Rows that died before they were sealed leave a line in the log."""
         self._last_write = time.monotonic()
         self._tidy = False
+        self._derived = -1
+        """The version of the catalogue at which no columns were due."""
+        self._columns: ColumnsWork | None = None
+        """Under way, a slice a step."""
 
     def step(self) -> bool:
         """Does what is due. True: something was sealed, and there may be more."""
@@ -54,6 +61,8 @@ class Sealing:
                 log.info("collection %s: %s", self._c.name, e)
             # Here too: where rows pour in without pause there is always something to seal.
             self._checkpoint()
+            return True
+        if self._derive():
             return True
         self._checkpoint()
         if not self._tidy and quiet_s >= TIDY_QUIET_S:
@@ -78,6 +87,8 @@ class Sealing:
             settings = catalogue.read_settings(c.reader)
             state = catalogue.read_state(c.reader)
             rows = catalogue.read_pending(c.reader, settings, limit=self._limit)
+            described = catalogue.has_metadata(c.reader)
+            documents = catalogue.read_documents(c.reader, rows.keys) if described else []
         if state.dropped:
             return
         if not len(rows.keys):
@@ -91,12 +102,51 @@ class Sealing:
         )
         segment = SegmentRow(seq, written.file, len(rows.keys), first, last - first + 1, written.bytes, written.xxh3)
         try:
+            if described:
+                columns = columns_of(documents)
+                segment = replace(segment, columns=write_columns(c.folder, segment, columns, state.log_pos))
             c.publisher.seal(segment, last, state.log_pos)
         except errors.OutcomeUnknown:
             raise  # the catalogue may name it
         except BaseException:
-            atomic.remove(c.folder / SEGMENTS_NAME / written.file)
+            atomic.remove_all([c.folder / SEGMENTS_NAME / file for file in segment.files])
             raise
+
+    # ---------------------------------------------------------------- metadata columns
+
+    def _derive(self) -> bool:
+        """A slice of the columns of a segment that has none, or of which much was patched since. False: none is due."""
+        if self._columns is None:
+            if self._derived == self._version:
+                return False
+            segment = self._underived()
+            if segment is None:
+                self._derived = self._version
+                return False
+            try:
+                self._columns = ColumnsWork(self._c, segment)
+            except FileNotFoundError:
+                return False  # a merge took it: the next look sees what it made
+        try:
+            if not self._columns.step():
+                self._columns = None
+        except BaseException:
+            self._columns = None
+            raise
+        return True
+
+    def _underived(self) -> SegmentRow | None:
+        reader = self._c.reader
+        with reader.reading():
+            if not catalogue.has_metadata(reader):
+                return None
+            for row in catalogue.read_segments(reader):
+                if row.columns is None:
+                    return row
+                bound = patches_bound(row.rows)
+                if len(catalogue.read_patches_within(reader, row, row.columns.log_pos, limit=bound)) == bound:
+                    return row
+        return None
 
     # ---------------------------------------------------------------- keeping the catalogue small
 

@@ -46,6 +46,10 @@ class OpenSegment:
         hit: NDArray[np.int64] = rows[self.file.keys_rel[rows] == relative].astype(np.int64)
         return hit
 
+    def keys(self) -> NDArray[np.int64]:
+        """Of all rows, ascending."""
+        return self.file.keys_rel.astype(np.int64) + self.row.base_key
+
     def keys_at(self, rows: NDArray[np.int64]) -> list[int]:
         base = self.row.base_key
         return [base + relative for relative in self.file.keys_rel[rows].tolist()]

@@ -23,7 +23,7 @@ from app.engine.files import write_sealed
 from app.engine.merge_patch import merge_patch
 from app.engine.sealing import Sealing
 from storage import catalogue
-from storage.catalogue import IndexRow, SegmentRow, Settings, State
+from storage.catalogue import ColumnsRow, IndexRow, SegmentRow, Settings, State
 from storage.check import check
 from storage.database import Database
 from storage.layout import SEGMENTS_NAME, WRITE_LOCK_NAME
@@ -99,11 +99,13 @@ class HeldPublisher(Publisher):
         self._gap()
         super().seal(segment, last_key, snapshot_pos)
 
-    def merge(
-        self, inputs: list[SegmentRow], output: SegmentRow | None, index: IndexRow | None, snapshot_pos: int
-    ) -> None:
+    def merge(self, inputs: list[SegmentRow], output: SegmentRow | None, snapshot_pos: int) -> list[str]:
         self._gap()
-        super().merge(inputs, output, index, snapshot_pos)
+        return super().merge(inputs, output, snapshot_pos)
+
+    def add_columns(self, columns: ColumnsRow) -> str | None:
+        self._gap()
+        return super().add_columns(columns)
 
     def add_index(self, index: IndexRow) -> str | None:
         self._gap()

@@ -211,7 +211,7 @@ SQL_DAMAGE: dict[str, tuple[str, str]] = {
     "metric": ("UPDATE settings SET metric = 'dot'", "metric l2, but dot"),
     "no state": ("DELETE FROM state", "no state"),
     "a table lost": ("DROP TABLE deaths", "no such table"),
-    "the version": ("PRAGMA user_version = 2", "format version 2"),
+    "the version": ("PRAGMA user_version = 9", "format version 9"),
     "another's": ("PRAGMA application_id = 7", "not ours"),
     "a key that is none": ("UPDATE items SET key = 'x' WHERE key = 30", "of another type than integer"),
 }
