@@ -1,6 +1,7 @@
 # One-word commands. `make serve` and `make test` work on a fresh clone: each makes .venv first where it is absent.
 #
 #   make serve DATA=/srv/vectors PORT=8080 WORKERS=4    without DATA=: a demo folder with the collection `words`
+#   make faults                                         every kill, power cut, full disk and flipped bit (`make test`: a share)
 #   make setup PYTHON=python3.12 TORCH_INDEX=URL        URL of an index that has only the CPU builds of torch
 
 PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13; do \
@@ -11,7 +12,7 @@ TORCH = torch==2.13.0
 DEMO = demo-data
 SERVE = $(VENV)/bin/seedvec serve --port $(PORT) $(if $(WORKERS),--workers $(WORKERS))
 
-.PHONY: setup serve demo test check format bench clean
+.PHONY: setup serve demo test faults check format bench clean
 
 setup: $(VENV)/.installed
 
@@ -39,6 +40,9 @@ demo: setup
 
 test: setup
 	$(VENV)/bin/python -m pytest $(TESTS)
+
+faults: setup
+	$(VENV)/bin/python -m pytest tests/faults --faults=whole --timeout=3600 $(FAULTS)
 
 check: setup
 	$(VENV)/bin/ruff check .

@@ -1,0 +1,74 @@
+"""Reads everything of a collection through the engine, every way there is, and holds the ways against each other."""
+
+import json
+from typing import Any
+
+import numpy as np
+
+from app.engine.engine import LocalEngine
+from app.engine.types import SearchAnswer
+from tests.faults.ledger import Id, Row, Stored, World, digest
+
+ALL = 1_000_000
+BOTH = frozenset({"vector", "metadata"})
+K = 10
+
+
+async def seen(engine: LocalEngine) -> World:
+    """What the engine shows of every collection. AssertionError where two ways of reading differ."""
+    return {name: await see(engine, name) for name in engine.names()}
+
+
+async def see(engine: LocalEngine, name: str) -> Stored:
+    page = await engine.list(name, ALL, None, BOTH)
+    items = page.items
+    assert page.next is None and items.vectors is not None and items.metadata is not None
+    rows: dict[Id, Row] = {}
+    for id_, vector, metadata in zip(items.ids, items.vectors, items.metadata, strict=True):
+        assert id_ not in rows, f"{name}: {id_!r} is listed twice"
+        rows[id_] = (digest(vector), None if metadata is None else json.loads(metadata))
+    await _assert_consistent(engine, name, items.ids, items.vectors, rows)
+    found = engine.settings(name)
+    settings = {
+        "dimension": found.dimension,
+        "metric": found.metric,
+        "dtype": found.dtype,
+        "id_type": found.id_type,
+        "index": {"kind": found.index.kind, "params": found.index.params},
+        "recall": found.recall,
+    }
+    return Stored(settings, rows)
+
+
+async def assert_read(engine: LocalEngine, name: str, stored: Stored) -> None:
+    there = await see(engine, name)
+    assert there.rows == stored.rows and there.settings == stored.settings, name
+
+
+async def _assert_consistent(engine: LocalEngine, name: str, ids: list[Id], vectors: Any, rows: dict[Id, Row]) -> None:
+    """Count, fetch, exact and approximate search against the list."""
+    n = len(rows)
+    described = await engine.describe(name)
+    assert described["count"] == n, f"{name}: count is {described['count']}, {n} are listed"
+    assert described["index"]["state"] in ("ready", "building"), described["index"]
+    found, missing = await engine.fetch(name, ids, BOTH)
+    assert found.ids == ids and not missing and found.vectors is not None
+    assert found.vectors.tobytes() == vectors.tobytes(), f"{name}: a fetch and the list differ"
+    queries = np.random.default_rng(n).standard_normal((2, engine.settings(name).dimension)).astype(np.float32)
+    exact = await engine.search(name, queries, n + 3, exact=True, include=frozenset())
+    for hits in exact.results:
+        assert sorted(hits.items.ids, key=str) == sorted(ids, key=str), f"{name}: the exact search finds other ids"
+        assert (np.diff(hits.distances) >= 0).all()
+    _assert_among(await engine.search(name, queries, K, include=frozenset()), exact, min(K, n), name)
+    if n and engine.settings(name).metric != "dot":
+        own = await engine.search(name, vectors.astype(np.float32), 1, exact=True, include=frozenset())
+        nearest = [hits.items.ids[0] for hits in own.results]
+        assert nearest == ids, f"{name}: a vector is not the nearest to itself"
+
+
+def _assert_among(answer: SearchAnswer, exact: SearchAnswer, wanted: int, name: str) -> None:
+    """An approximate answer has as many hits as there can be, each at its own exact distance."""
+    for hits, all_ in zip(answer.results, exact.results, strict=True):
+        distances = dict(zip(all_.items.ids, all_.distances.tolist(), strict=True))
+        assert len(hits.items.ids) == len(set(hits.items.ids)) == wanted, f"{name}: {len(hits.items.ids)} hits"
+        assert [distances.get(i) for i in hits.items.ids] == hits.distances.tolist(), f"{name}: distances differ"
