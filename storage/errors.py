@@ -10,6 +10,8 @@ StorageError
 ├── KeyReused          an idempotency key came again with another request
 ├── Stale              what a background job worked on is no longer there
 ├── NoSpace            the disk is full; nothing was written
+├── DiskFailed         the disk cannot be read or written; nothing was written
+├── Locked             another process kept the database for too long; nothing was written
 └── OutcomeUnknown     an fsync failed: the write may be there or not
 """
 
@@ -61,5 +63,14 @@ class NoSpace(StorageError):
     pass
 
 
-class OutcomeUnknown(StorageError):
+class DiskFailed(StorageError):
     pass
+
+
+class Locked(StorageError):
+    pass
+
+
+class OutcomeUnknown(StorageError):
+    undone = False
+    """True: what was in doubt has been written over since. It is not there, and cannot come to be."""
