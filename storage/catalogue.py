@@ -13,14 +13,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from storage import errors
+from storage import errors, identity
 from storage.atomic import fsync_dir
 from storage.database import Database
+from storage.identity import Identity
+from storage.failpoints import declare, hit
 from storage.layout import CATALOGUE_NAME, SEGMENTS_NAME, WRITE_LOCK_NAME
 
 APPLICATION_ID = 0x53656563
 VERSION = 2
 """1 had no `patches` and no `columns`; `upgrade` makes them."""
+CREATE = declare("catalogue.create")
+CREATE_DATABASE = declare("catalogue.create.database")
+CREATE_FSYNC = declare("catalogue.create.fsync_dir")
 PENDING_ROW_BYTES = 64
 """What a pending row is charged besides its vector."""
 
@@ -166,14 +171,19 @@ class PendingRows:
     vectors: NDArray[Any]
 
 
-def create(folder: Path, settings: Settings) -> None:
-    """Makes the folder and its empty catalogue, on disk when it returns. No registry names it yet."""
+def create(folder: Path, settings: Settings, name: str) -> None:
+    """Makes the folder and its empty catalogue, on disk when it returns. No registry names it yet.
+
+    name: the collection's, for where the registry is lost."""
+    hit(CREATE)
     (folder / SEGMENTS_NAME).mkdir(parents=True)
+    hit(CREATE_DATABASE)
     (folder / WRITE_LOCK_NAME).touch()
     db = Database(folder / CATALOGUE_NAME, APPLICATION_ID, create=True)
     with db.writing():
         db.execute(SCHEMA + FILTERS_SCHEMA)
         db.execute(f"PRAGMA user_version = {VERSION}")
+        identity.write(db, Identity(folder.name, name))
         db.execute("INSERT INTO settings VALUES (?,?,?,?,?,?,?)", _settings_row(settings))
         fresh = State()
         marks = ",".join("?" * len(STATE_COLUMNS))
@@ -184,9 +194,9 @@ def create(folder: Path, settings: Settings) -> None:
         if settings.id_type != "auto":
             db.execute(ITEMS_SCHEMA[settings.id_type])
     db.close()
-    fsync_dir(folder / SEGMENTS_NAME)
-    fsync_dir(folder)
-    fsync_dir(folder.parent)
+    for made in (folder / SEGMENTS_NAME, folder, folder.parent):
+        hit(CREATE_FSYNC)
+        fsync_dir(made)
 
 
 def _settings_row(settings: Settings) -> tuple[Any, ...]:

@@ -36,12 +36,14 @@ class Publisher:
 
     @contextmanager
     def _turn(self) -> Iterator[catalogue.State]:
-        with self.turns.background_turn(), self.db.writing():
-            state = catalogue.read_state(self.db)
-            if state.dropped:
-                raise errors.Dropped(str(self.db.path))
-            yield state
-            self.db.execute(catalogue.UPDATE_STATE, tuple(getattr(state, c) for c in catalogue.STATE_COLUMNS))
+        with self.turns.background_turn():
+            with self.db.writing():
+                state = catalogue.read_state(self.db)
+                if state.dropped:
+                    raise errors.Dropped(str(self.db.path))
+                yield state
+                self.db.execute(catalogue.UPDATE_STATE, tuple(getattr(state, c) for c in catalogue.STATE_COLUMNS))
+            self.turns.remember(state)
 
     def reserve_seq(self) -> int:
         with self._turn() as state:

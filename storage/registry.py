@@ -11,7 +11,7 @@ from storage.atomic import fsync_dir
 from storage.database import Database
 from storage.errors import Dropped, OutcomeUnknown
 from storage.failpoints import declare, hit
-from storage.layout import COLLECTIONS_NAME, REGISTRY_NAME, WRITE_LOCK_NAME
+from storage.layout import CATALOGUE_NAME, COLLECTIONS_NAME, REGISTRY_NAME, WRITE_LOCK_NAME
 from storage.turns import Turns
 
 APPLICATION_ID = 0x53656564
@@ -19,9 +19,13 @@ SCHEMA = """
 CREATE TABLE collections(name TEXT PRIMARY KEY, uuid TEXT NOT NULL UNIQUE, created TEXT NOT NULL, reason TEXT)
 """
 DROPPED_SUFFIX = ".dropped"
+MAKE = declare("registry.make")
+MAKE_FSYNC = declare("registry.fsync_dir")
 CREATED_FOLDER = declare("registry.create.folder")
 MARKED_DROPPED = declare("registry.drop.marked")
 UNREGISTERED = declare("registry.drop.unregistered")
+UNLINK = declare("registry.drop.unlink")
+UNDO = declare("registry.create.undo")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +45,12 @@ class Registry:
         self.data = data
         self._db = Database(data / REGISTRY_NAME, APPLICATION_ID, create=create and not (data / REGISTRY_NAME).exists())
         if create:
+            hit(MAKE)
             (data / COLLECTIONS_NAME).mkdir(exist_ok=True)
             with self._db.writing():
                 if self._db.one("SELECT 1 FROM sqlite_master WHERE name = 'collections'") is None:
                     self._db.execute(SCHEMA)
+            hit(MAKE_FSYNC)
             fsync_dir(data)
 
     def data_version(self) -> int:
@@ -63,7 +69,7 @@ class Registry:
         uuid = uuids.uuid4().hex
         folder = self.folder(uuid)
         try:
-            catalogue.create(folder, settings)
+            catalogue.create(folder, settings, name)
             hit(CREATED_FOLDER)
             with self._db.writing():
                 if self._db.one("SELECT 1 FROM collections WHERE name = ?", (name,)) is not None:
@@ -72,6 +78,7 @@ class Registry:
         except OutcomeUnknown:
             raise  # the registry may name the folder: if it does not, the next start sweeps it
         except BaseException:
+            hit(UNDO, lambda: halve(folder))
             shutil.rmtree(folder, ignore_errors=True)
             raise
         return uuid
@@ -96,6 +103,8 @@ class Registry:
         going = folder.with_name(folder.name + DROPPED_SUFFIX)
         with suppress(OSError):
             folder.rename(going)
+        with suppress(OSError):
+            hit(UNLINK, lambda: halve(going))
         shutil.rmtree(going, ignore_errors=True)
 
     def set_reason(self, uuid: str, reason: str | None) -> None:
@@ -107,6 +116,11 @@ class Registry:
 
     def close(self) -> None:
         self._db.close()
+
+
+def halve(folder: Path) -> None:
+    """What a kill may leave of a collection's folder that is being removed: for the failpoints."""
+    (folder / CATALOGUE_NAME).unlink(missing_ok=True)
 
 
 def catalogue_is_usable(folder: Path) -> bool:

@@ -16,6 +16,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from storage.catalogue import State
+from storage.remembered import remember
+
 CLIENT_TURN_BYTES = 4 << 20
 CLIENT_TURN_S = 0.010
 
@@ -50,6 +53,10 @@ class Turns:
             begun = time.monotonic()
             yield
         time.sleep(min(time.monotonic() - begun, 1.0))
+
+    def remember(self, state: State) -> None:
+        """Within a turn, after its transaction: see `storage/remembered.py`."""
+        remember(self._fd, state)
 
     def close(self) -> None:
         self._close()

@@ -78,18 +78,24 @@ class Writer:
         """One transaction with as many waiting requests as fit a turn. They are in `batch` from when they are taken."""
         batch.append(self._queue.popleft())
         db, turns = self._opened()
-        with turns.turn(), db.writing():
-            ends = time.monotonic() + CLIENT_TURN_S
-            turn = Turn(db, *self._limits)
-            taken = batch[0].bytes
-            self._act(turn, batch[0])
-            while self._queue and taken < CLIENT_TURN_BYTES and time.monotonic() < ends:
-                if taken + self._queue[0].bytes > CLIENT_TURN_BYTES:
-                    break
-                batch.append(self._queue.popleft())
-                taken += batch[-1].bytes
-                self._act(turn, batch[-1])
-            turn.finish()
+        with turns.turn():
+            with db.writing():
+                turn = self._act_on_all(db, batch)
+            turns.remember(turn.state)
+
+    def _act_on_all(self, db: Database, batch: list[Waiting]) -> Turn:
+        ends = time.monotonic() + CLIENT_TURN_S
+        turn = Turn(db, *self._limits)
+        taken = batch[0].bytes
+        self._act(turn, batch[0])
+        while self._queue and taken < CLIENT_TURN_BYTES and time.monotonic() < ends:
+            if taken + self._queue[0].bytes > CLIENT_TURN_BYTES:
+                break
+            batch.append(self._queue.popleft())
+            taken += batch[-1].bytes
+            self._act(turn, batch[-1])
+        turn.finish()
+        return turn
 
     def _opened(self) -> tuple[Database, Turns]:
         if self._db is None or self._turns is None:

@@ -157,7 +157,7 @@ def test_the_next_start_ends_what_a_drop_began(registry: Registry, point: str) -
 def test_a_folder_without_a_row_is_swept(registry: Registry) -> None:
     """A creation that was killed between folder and row."""
     kept = registry.create("a", SETTINGS)
-    catalogue.create(registry.folder("0" * 32), SETTINGS)
+    catalogue.create(registry.folder("0" * 32), SETTINGS, "a")
     (registry.folder("1" * 32)).mkdir()
     recover(registry.data)
     assert folders(registry) == [kept] and registry.read()[0].reason is None
