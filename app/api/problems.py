@@ -106,6 +106,12 @@ TABLE: dict[str, Kind] = {
         "Metadata is a JSON object of at most 64 KiB and 16 levels; no key contains '.' or starts with '$'. "
         + STORED_NOTHING,
     ),
+    "invalid-filter": Kind(
+        422,
+        "The filter is not acceptable",
+        "An operator is not known, an operand has the wrong type, or the filter is too deep or too large; `errors` "
+        "names each place. " + STORED_NOTHING,
+    ),
     "out-of-range": Kind(422, "A value is out of its range", "GET /v1 shows the limits. " + STORED_NOTHING),
     "idempotency-mismatch": Kind(
         422,

@@ -4,7 +4,7 @@ Refused
 ├── Malformed            the body cannot be read (400)
 ├── Invalid              read, but not acceptable (422)
 │   ├── DimensionMismatch, NotFinite, ZeroVector, IdTypeMismatch, OutOfRange
-│   └── IdempotencyMismatch
+│   └── InvalidFilter, IdempotencyMismatch
 ├── NotFound             collection-not-found, id-not-found (404)
 ├── Conflict             id-exists, settings-differ (409)
 ├── TooLarge             (413)
@@ -65,6 +65,10 @@ class IdTypeMismatch(Invalid):
 
 class OutOfRange(Invalid):
     code = "out-of-range"
+
+
+class InvalidFilter(Invalid):
+    code = "invalid-filter"
 
 
 class IdempotencyMismatch(Invalid):
