@@ -20,7 +20,9 @@ _FSYNC: Final = {kind: declare(f"{kind}.fsync") for kind in KINDS}
 _RENAME: Final = {kind: declare(f"{kind}.rename") for kind in KINDS}
 _FSYNC_DIR: Final = {kind: declare(f"{kind}.fsync_dir") for kind in KINDS}
 _PUBLISHED: Final = {kind: declare(f"{kind}.published") for kind in KINDS}
+UNLINK: Final = declare("file.unlink")
 SWEEP: Final = declare("sweep.unlink")
+SWEEP_FSYNC: Final = declare("sweep.fsync_dir")
 
 
 def temporary(final: Path) -> Path:
@@ -67,6 +69,11 @@ def _fsync(path: Path, flags: int) -> None:
 
 def remove(path: Path) -> bool:
     """Unlinks if it is there. Not synced: a file that comes back is swept, for nothing names it."""
+    hit(UNLINK)
+    return _unlink(path)
+
+
+def _unlink(path: Path) -> bool:
     try:
         os.unlink(path)
     except FileNotFoundError:
@@ -78,6 +85,7 @@ def remove_all(paths: Collection[Path]) -> None:
     """Unlinks what can be unlinked; what cannot is left to the sweep at the next start."""
     for path in paths:
         with suppress(OSError):
+            hit(UNLINK)
             os.unlink(path)
 
 
@@ -92,7 +100,8 @@ def sweep(folder: Path, named: Collection[str]) -> list[str]:
         strays = sorted(e.name for e in entries if e.name not in keep and not e.is_dir(follow_symlinks=False))
     for name in strays:
         hit(SWEEP)
-        remove(folder / name)
+        _unlink(folder / name)
     if strays:
+        hit(SWEEP_FSYNC)
         fsync_dir(folder)
     return strays

@@ -52,7 +52,17 @@ class _Armed:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-_armed: dict[str, _Armed] = {}
+@dataclass(frozen=True, slots=True)
+class _Watched:
+    name: str
+    see: "See"
+
+    def strike(self, halfwrite: Callable[[], object] | None) -> None:
+        self.see(self.name, halfwrite)
+
+
+See = Callable[[str, Callable[[], object] | None], None]
+_armed: dict[str, _Armed | _Watched] = {}
 
 
 def declare(name: str) -> str:
@@ -84,6 +94,20 @@ def arm(text: str) -> None:
 def armed(text: str) -> Iterator[None]:
     """Armed within the block, nothing afterwards."""
     arm(text)
+    try:
+        yield
+    finally:
+        _armed.clear()
+
+
+@contextmanager
+def watched(see: See) -> Iterator[None]:
+    """Within the block every hit calls `see(name, halfwrite)`, in the thread that hits; nothing is armed.
+
+    What lies on the disk while `see` runs is what a kill at that very place would leave.
+    """
+    _armed.clear()
+    _armed.update((name, _Watched(name, see)) for name in _declared)
     try:
         yield
     finally:

@@ -14,11 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from storage.failpoints import declare, hit
 from storage.layout import DataFolder
 
 RETRY_S: Final = 0.3
 """How long taking the lock is tried again: `holder` holds it shared for microseconds."""
 MAX_TEXT_BYTES: Final = 4096
+DESCRIBE: Final = declare("lock.describe")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,7 @@ class DataLock:
     def describe(self, address: str) -> None:
         """Writes who holds the lock and where it serves."""
         text = f"pid {os.getpid()}\nhost {socket.gethostname()}\naddress {address}\n".encode()
+        hit(DESCRIBE, lambda: os.pwrite(self.fd, text[: len(text) // 2], 0))
         os.ftruncate(self.fd, 0)
         os.pwrite(self.fd, text[:MAX_TEXT_BYTES], 0)
 

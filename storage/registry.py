@@ -24,8 +24,8 @@ MAKE_FSYNC = declare("registry.fsync_dir")
 CREATED_FOLDER = declare("registry.create.folder")
 MARKED_DROPPED = declare("registry.drop.marked")
 UNREGISTERED = declare("registry.drop.unregistered")
-UNLINK = declare("registry.drop.unlink")
-UNDO = declare("registry.create.undo")
+RENAME = declare("registry.drop.rename")
+UNLINK_FOLDER = declare("folder.unlink")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +78,7 @@ class Registry:
         except OutcomeUnknown:
             raise  # the registry may name the folder: if it does not, the next start sweeps it
         except BaseException:
-            hit(UNDO, lambda: halve(folder))
-            shutil.rmtree(folder, ignore_errors=True)
+            take_away(folder)
             raise
         return uuid
 
@@ -102,10 +101,9 @@ class Registry:
         # At once, so that who comes too late finds no folder instead of half a one. It is swept like any other.
         going = folder.with_name(folder.name + DROPPED_SUFFIX)
         with suppress(OSError):
+            hit(RENAME)
             folder.rename(going)
-        with suppress(OSError):
-            hit(UNLINK, lambda: halve(going))
-        shutil.rmtree(going, ignore_errors=True)
+        take_away(going)
 
     def set_reason(self, uuid: str, reason: str | None) -> None:
         with self._db.writing():
@@ -118,9 +116,11 @@ class Registry:
         self._db.close()
 
 
-def halve(folder: Path) -> None:
-    """What a kill may leave of a collection's folder that is being removed: for the failpoints."""
-    (folder / CATALOGUE_NAME).unlink(missing_ok=True)
+def take_away(folder: Path) -> None:
+    """Unlinks a collection's folder that nothing names. What is left of it is swept at the next start."""
+    with suppress(OSError):
+        hit(UNLINK_FOLDER, lambda: (folder / CATALOGUE_NAME).unlink(missing_ok=True))
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def catalogue_is_usable(folder: Path) -> bool:

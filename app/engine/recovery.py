@@ -5,7 +5,6 @@ forgotten: the builder makes it anew, and the search is exact until then. So are
 """
 
 import logging
-import shutil
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -18,7 +17,7 @@ from storage.catalogue import ColumnsRow, IndexRow, SegmentRow
 from storage.hashing import file_xxh3, hex16
 from storage.layout import COLLECTIONS_NAME, SEGMENTS_NAME, WRITE_LOCK_NAME
 from storage.publish import Publisher
-from storage.registry import Registered, Registry
+from storage.registry import Registered, Registry, take_away
 from storage.turns import Turns
 
 log = logging.getLogger(__name__)
@@ -64,7 +63,7 @@ def _sweep_folders(data: Path, entries: list[Registered]) -> None:
     for folder in (data / COLLECTIONS_NAME).iterdir():
         if folder.name not in named:
             log.info("sweeping %s, which no collection names", folder.name)
-            shutil.rmtree(folder, ignore_errors=True)
+            take_away(folder)
 
 
 def _reason(folder: Path) -> str | None:

@@ -15,6 +15,7 @@ from app.engine.deriving import ColumnsWork, columns_of, patches_bound, write_co
 from app.engine.files import write_sealed
 from storage import atomic, catalogue, errors
 from storage.catalogue import SegmentRow
+from storage.failpoints import declare, hit
 from storage.layout import CATALOGUE_NAME, SEGMENTS_NAME
 
 log = logging.getLogger(__name__)
@@ -25,6 +26,7 @@ FORCED_CHECKPOINT_BYTES = 64 << 20
 """The WAL's bound: above it the checkpoint takes the write lock, so that no writer can outrun it."""
 TIDY_QUIET_S = 5.0
 VACUUM_PAGES = 200
+VACUUM = declare("catalogue.vacuum")
 
 
 class Sealing:
@@ -173,6 +175,7 @@ class Sealing:
         free = int((c.db.one("PRAGMA freelist_count") or (0,))[0])
         if free:
             with c.turns.background_turn(), c.db.writing():
+                hit(VACUUM)
                 for _ in c.db.execute(f"PRAGMA incremental_vacuum({VACUUM_PAGES})"):
                     pass
             return False

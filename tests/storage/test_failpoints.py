@@ -58,6 +58,15 @@ def test_halfwrite_writes_then_dies(tmp_path: Path) -> None:
     assert os.WIFSIGNALED(status) and (tmp_path / "half").read_bytes() == b"ha"
 
 
+def test_watched_sees_every_hit_and_what_could_be_half_written() -> None:
+    name, seen = declare("test.watched"), list[tuple[str, bool]]()
+    with failpoints.watched(lambda name, halfwrite: seen.append((name, halfwrite is not None))):
+        hit(name)
+        hit(name, lambda: None)
+    hit(name)
+    assert seen == [(name, False), (name, True)]
+
+
 @pytest.mark.parametrize("text", ["a", "a:explode", ":kill", "@b:kill", "a:sleep", "a:sleep=x", "a:eio:x", "a:eio:1:2"])
 def test_text_that_cannot_be_read_arms_nothing(text: str) -> None:
     with pytest.raises(BadFailpoint):
