@@ -27,11 +27,15 @@ BUSY_TIMEOUT_MS = 10_000
 CACHE_KIB: Final = 4 << 10
 """Pages in memory, verified once when they are read. A connection takes what it uses of it."""
 REWRITE_BYTES: Final = 1 << 20
+MAKE = declare("database.make")
+BEGIN = declare("database.begin")
 COMMIT = declare("database.commit")
 COMMITTED = declare("database.committed")
 SETTLE = declare("database.settle")
 REWRITE = declare("database.rewrite")
 REWRITE_FSYNC = declare("database.rewrite_fsync")
+CHECKPOINT = declare("database.checkpoint")
+TRUNCATE = declare("database.truncate")
 FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 FAILURES = (
     apsw.FullError,
@@ -120,6 +124,7 @@ class Database:
             self._settle()
         try:
             with translated(self.path, self.connection):
+                _disk(self.path, BEGIN)
                 self.connection.execute("BEGIN IMMEDIATE")
                 try:
                     yield self
@@ -200,6 +205,7 @@ class Database:
     def checkpoint(self) -> tuple[int, int]:
         """PASSIVE: waits for nobody. Returns frames in the log, frames brought home."""
         with translated(self.path, self.connection):
+            _disk(self.path, CHECKPOINT)
             log, done = self.connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
         return log, done
 
@@ -208,6 +214,7 @@ class Database:
         with translated(self.path, self.connection):
             try:
                 self.connection.set_busy_timeout(0)
+                _disk(self.path, TRUNCATE)
                 self.connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
                 return True
             except apsw.BusyError:
@@ -230,7 +237,7 @@ def _is_blank(connection: apsw.Connection) -> bool:
 
 
 def _initialise(connection: apsw.Connection, application_id: int) -> None:
-    pages.reserve(connection)
+    hit(MAKE)
     pages.reserve(connection)
     # Before the first table: freed pages can be given back, and freed content is zeroed.
     connection.pragma("auto_vacuum", 2)
@@ -245,6 +252,14 @@ def _configure(connection: apsw.Connection) -> None:
     connection.pragma("cache_size", -CACHE_KIB)
     # Only the background checkpoints: a worker that did would make one request pay for all.
     connection.wal_autocheckpoint(0)
+
+
+def _disk(path: Path, failpoint: str) -> None:
+    """The disk gives way here, and nothing was written. Raises StorageError."""
+    try:
+        hit(failpoint)
+    except OSError as e:
+        raise (errors.NoSpace if e.errno in FULL else errors.DiskFailed)(f"{path}: {e.strerror}") from e
 
 
 def _rewrite(path: Path) -> None:

@@ -16,7 +16,9 @@ from typing import Final
 import xxhash
 
 from storage.catalogue import State
+from storage.failpoints import declare, hit
 
+REMEMBER: Final = declare("catalogue.remember")
 MAGIC: Final = b"SeedvecR"
 COUNTERS: Final = ("next_key", "next_id", "log_pos", "generation", "next_seq", "spec_seq")
 """Of `state`: those that never fall."""
@@ -29,7 +31,9 @@ def remember(fd: int, state: State) -> None:
     body = _BODY.pack(MAGIC, *(getattr(state, name) for name in COUNTERS))
     # On a full disk the first of these has no room: then less is remembered, and nothing is wrong.
     with suppress(OSError):
-        os.pwrite(fd, body + _SUM.pack(xxhash.xxh3_64_intdigest(body)), 0)
+        record = body + _SUM.pack(xxhash.xxh3_64_intdigest(body))
+        hit(REMEMBER, lambda: os.pwrite(fd, record[: len(record) // 2], 0))
+        os.pwrite(fd, record, 0)
 
 
 def recall(path: Path) -> dict[str, int] | None:
