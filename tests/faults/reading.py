@@ -12,6 +12,8 @@ from tests.faults.ledger import Id, Row, Stored, World, digest
 ALL = 1_000_000
 BOTH = frozenset({"vector", "metadata"})
 K = 10
+OWN = 30
+"""Rows searched for by their own vectors: with all of them this was two thirds of the time that judging takes."""
 
 
 async def seen(engine: LocalEngine) -> World:
@@ -61,9 +63,10 @@ async def _assert_consistent(engine: LocalEngine, name: str, ids: list[Id], vect
         assert (np.diff(hits.distances) >= 0).all()
     _assert_among(await engine.search(name, queries, K, include=frozenset()), exact, min(K, n), name)
     if n and engine.settings(name).metric != "dot":
-        own = await engine.search(name, vectors.astype(np.float32), 1, exact=True, include=frozenset())
+        some = slice(None, None, n // OWN + 1)
+        own = await engine.search(name, vectors[some].astype(np.float32), 1, exact=True, include=frozenset())
         nearest = [hits.items.ids[0] for hits in own.results]
-        assert nearest == ids, f"{name}: a vector is not the nearest to itself"
+        assert nearest == ids[some], f"{name}: a vector is not the nearest to itself"
 
 
 def _assert_among(answer: SearchAnswer, exact: SearchAnswer, wanted: int, name: str) -> None:
