@@ -91,7 +91,7 @@ class Approximate(ABC):
             # The common case on its own: the general one below would double the time of NumPy in a search.
             if measured[k - 1] < measured[-1]:
                 width = int(measured.searchsorted(measured[k - 1], "right"))
-                return Found(rows[None, :width], measured[None, :width])
+                return Found(rows[None, :width], measured[None, :width], False, params)
         return self._completed(queries, k, live, params, filtered, found)
 
     def attempt(self, queries: NDArray[np.float32], k: int, params: dict[str, int]) -> NDArray[np.float32]:
@@ -120,14 +120,15 @@ class Approximate(ABC):
         if not (short.any() or tied.any()):
             width = int(keep.sum(axis=1).max())
             keep = keep[:, :width]
-            return Found(np.where(keep, rows[:, :width], -1), np.where(keep, measured[:, :width], np.float32(np.inf)))
+            measured = np.where(keep, measured[:, :width], np.float32(np.inf))
+            return Found(np.where(keep, rows[:, :width], -1), measured, False, params)
         hits: list[Hit] = []
         for i in range(len(queries)):
             if short[i] or tied[i]:
                 hits.append(self._anew(queries[i : i + 1], k, live, params, alive, exact=bool(short[i])))
             else:
                 hits.append((rows[i, keep[i]], measured[i, keep[i]]))
-        return together(hits)
+        return together(hits, exact=bool(short.all()), params=params)
 
     def _anew(
         self,

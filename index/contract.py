@@ -1,12 +1,14 @@
 """What every index kind takes and gives. One inherited test suite (`tests/index/`) holds all kinds to it."""
 
-from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 Metric = Literal["l2", "cosine", "dot"]
+Derived = TypeVar("Derived")
 
 
 class IndexFileError(Exception):
@@ -29,20 +31,45 @@ class Vectors:
     metric: Metric
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Alive:
-    """Which rows may be answered with.
+    """Which rows of one segment may be answered with: those not dropped, and of them those that a filter leaves.
 
     mask: (n,) bool; bits: the same, packed little-endian, for Faiss; count: how many.
+    What an index works out about it (row numbers, matching rows a list, a copy of few vectors) stays with it: kept
+    for the next search under the same filter, gone with it.
     """
 
     mask: NDArray[np.bool_]
     bits: NDArray[np.uint8]
     count: int
+    _derived: dict[str, tuple[object, Any]] = field(default_factory=dict, repr=False)
 
     @staticmethod
     def of(mask: NDArray[np.bool_]) -> "Alive":
-        return Alive(mask, np.packbits(mask, bitorder="little"), int(mask.sum()))
+        return Alive(mask, np.packbits(mask, bitorder="little"), int(np.count_nonzero(mask)))
+
+    def derive(self, name: str, owner: object, make: Callable[[], Derived]) -> Derived:
+        """What `make` gave for this owner, made once. Two threads may both make it; either's will do."""
+        kept = self._derived.get(name)
+        if kept is None or kept[0] is not owner:
+            kept = (owner, make())
+            self._derived[name] = kept
+        value: Derived = kept[1]
+        return value
+
+    def derived(self, name: str, owner: object) -> Any | None:
+        """What was derived, or None where it was not, or was forgotten."""
+        kept = self._derived.get(name)
+        return kept[1] if kept is not None and kept[0] is owner else None
+
+    def forget(self, name: str) -> None:
+        self._derived.pop(name, None)
+
+    @property
+    def rows(self) -> NDArray[np.int64]:
+        """The row numbers, ascending."""
+        return self.derive("rows", None, lambda: np.flatnonzero(self.mask))
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +79,14 @@ class Found:
     Each query's hits are sorted by (distance, row). w ≥ k where more rows than k tie with the k-th:
     all rows that tie with the k-th nearest found are included, so that the caller can order ties by id.
     Distances are the contract's (`index.distance`), computed from the stored vectors.
+    exact: these are the true nearest of the rows that may be answered with, for every query. params: by the kind's
+    names, what the index was asked with (the most of any query; some may yet have been answered exactly).
     """
 
     rows: NDArray[np.int64]
     distances: NDArray[np.float32]
+    exact: bool = False
+    params: Mapping[str, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,7 +75,7 @@ class Exact:
     ) -> Found:
         queries = np.ascontiguousarray(queries, dtype=np.float32)
         if k < 1:
-            return together([_none() for _ in queries])
+            return together([_none() for _ in queries], exact=True)
         n = len(self.vectors.rows) if rows is None else len(rows)
         hits: list[Hit] = []
         step = self._queries_at_once(n, k)
@@ -85,7 +85,7 @@ class Exact:
                 hits.extend(self._by_matrix(part, k, rows, dead))
             else:
                 hits.extend(self._one(query, k, rows, dead) for query in part)
-        return together(hits)
+        return together(hits, exact=True)
 
     @staticmethod
     def _queries_at_once(n: int, k: int) -> int:

@@ -1,6 +1,6 @@
 """Picking the nearest out of many distances, and putting hits of many queries into one `Found`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,10 +35,11 @@ def nearest(rows: NDArray[np.int64], distances: NDArray[np.float32], k: int) -> 
     return rows[order], distances[order]
 
 
-def together(hits: Sequence[Hit]) -> Found:
+def together(hits: Sequence[Hit], exact: bool, params: Mapping[str, int] | None = None) -> Found:
     """One row of `Found` a query; as wide as the longest."""
     width = max((len(rows) for rows, _ in hits), default=0)
-    out = Found(np.full((len(hits), width), -1, np.int64), np.full((len(hits), width), np.inf, np.float32))
+    shape = (len(hits), width)
+    out = Found(np.full(shape, -1, np.int64), np.full(shape, np.inf, np.float32), exact, params)
     for i, (rows, distances) in enumerate(hits):
         out.rows[i, : len(rows)] = rows
         out.distances[i, : len(rows)] = distances
