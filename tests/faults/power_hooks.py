@@ -47,7 +47,7 @@ class Hooks:
         os.remove, os.replace = os.unlink, os.rename
         for name in REFUSED:
             setattr(os, name, self._refused(name, getattr(os, name)))
-        builtins.open = io.open = self._opened  # type: ignore[assignment]
+        builtins.open = io.open = self._opened
         mmap.mmap = _mappings(self._recorder)  # type: ignore[misc]
         self.vfs = RecordingVFS(self._recorder)
 
