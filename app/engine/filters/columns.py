@@ -1,0 +1,232 @@
+"""A filter against a segment's columns: one bitmap, made by passes over whole arrays.
+
+Every leaf becomes a set of codes of its path's dictionary, mostly one range of them: two comparisons over the rows'
+codes, whatever the values are.
+"""
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.engine.filters.ast import (
+    Among,
+    And,
+    Compare,
+    Contains,
+    Every,
+    Exists,
+    Filter,
+    Node,
+    Not,
+    Or,
+    Prefix,
+    Size,
+    Values,
+)
+from storage.columns import Arrays, Column, Columns
+from storage.columns_dictionary import ABSENT, FALSE, NULL, TRUE, Dictionary
+
+Mask = NDArray[np.bool_]
+Range = tuple[int, int]
+"""[first, last) of codes."""
+Codes = Range | NDArray[np.intp]
+"""What a leaf asks for: a range of codes, or some of them in no order."""
+
+RANGES_MAX: Final = 4
+"""So many ranges are compared one by one; more go through a table, which costs about as much as eight."""
+PAIRS_ABOVE: Final = 8
+"""`$all` of more values counts pairs of array and value; of fewer, it asks for one after the other."""
+
+
+def evaluate(filter: Filter, columns: Columns) -> Mask:
+    """Which rows match: (rows,), a new array. Raises storage.columns.ColumnsFileError where the file is damaged."""
+    return _node(filter.root, columns)
+
+
+def _node(node: Node, columns: Columns) -> Mask:
+    match node:
+        case And(parts):
+            return _all(parts, columns)
+        case Or(parts):
+            return _some(parts, columns)
+        case Not(part):
+            mask = _node(part, columns)
+            return np.logical_not(mask, out=mask)
+    column = columns.column(node.path)
+    if column is None:
+        return np.zeros(columns.rows, np.bool_)
+    match node:
+        case Exists():
+            return _on_rows(column, column.codes != ABSENT)
+        case Every(_, values):
+            return _every(column, values)
+        case Size(_, n):
+            return _size(column, n)
+        case Among(_, values):
+            return _any(column, _codes_of(values, column.dictionary))
+        case Compare():
+            return _any(column, _compared(node, column.dictionary))
+        case Prefix(_, text):
+            return _any(column, column.dictionary.beginning(text))
+        case Contains(_, text):
+            return _any(column, column.dictionary.containing(text))
+
+
+def _all(parts: Iterable[Node], columns: Columns) -> Mask:
+    mask = np.ones(columns.rows, np.bool_)
+    for i, part in enumerate(sorted(parts, key=_weight)):
+        if not i:
+            mask = _node(part, columns)
+        else:
+            mask &= _node(part, columns)
+        if not mask.any():
+            break
+    return mask
+
+
+def _some(parts: Iterable[Node], columns: Columns) -> Mask:
+    mask = np.zeros(columns.rows, np.bool_)
+    for i, part in enumerate(sorted(parts, key=_weight)):
+        if not i:
+            mask = _node(part, columns)
+        else:
+            mask |= _node(part, columns)
+        if mask.all():
+            break
+    return mask
+
+
+def _weight(node: Node) -> int:
+    """What searches a whole dictionary comes last: what came before may have decided."""
+    match node:
+        case Contains():
+            return 3
+        case Among(_, values) | Every(_, values) if len(values.strings) + len(values.numbers) > 1000:
+            return 2
+        case And() | Or() | Not():
+            return 1
+    return 0
+
+
+def _compared(node: Compare, d: Dictionary) -> Range:
+    operand, below = node.operand, node.op in ("<", "<=")
+    if isinstance(operand, str):
+        first, last = d.first_string, d.size
+        place = d.text_place(operand)
+        at = place + (node.op in ("<=", ">") and d.has_text(operand))
+    else:
+        first, last = d.below(operand)[0], d.first_string
+        at = d.up_to(operand)[1] if node.op in ("<=", ">") else d.place(operand)
+    return (first, at) if below else (at, last)
+
+
+def _codes_of(values: Values, d: Dictionary) -> NDArray[np.intp]:
+    special = [code for code, wanted in ((NULL, values.null), (FALSE, values.false), (TRUE, values.true)) if wanted]
+    numbers = d.codes_of_numbers(values.numbers) if values.numbers else np.zeros(0, np.intp)
+    strings = d.codes_of_strings(values.strings) if values.strings else np.zeros(0, np.intp)
+    return np.concatenate((np.array(special, np.intp), numbers, strings))
+
+
+def _any(column: Column, wanted: Codes) -> Mask:
+    """Rows whose value, or an element of it, has one of the codes."""
+    ranges, table = _as_test(wanted, column.dictionary.size)
+    mask = _on_rows(column, _tested(column.codes, ranges, table))
+    if column.arrays is not None:
+        hit = _arrays_with(column.arrays, _tested(column.arrays.codes, ranges, table))
+        mask[column.arrays.rows[hit]] = True
+    return mask
+
+
+def _on_rows(column: Column, mask: Mask) -> Mask:
+    if column.at is None:
+        return mask
+    rows = np.zeros(column.rows, np.bool_)
+    rows[column.at[mask]] = True
+    return rows
+
+
+def _as_test(wanted: Codes, size: int) -> tuple[list[Range], Mask | None]:
+    if isinstance(wanted, tuple):
+        return ([wanted] if wanted[0] < wanted[1] else []), None
+    codes = np.sort(wanted)
+    breaks = np.flatnonzero(np.diff(codes) != 1)
+    if len(breaks) < RANGES_MAX:
+        if not len(codes):
+            return [], None
+        firsts, lasts = [0, *(breaks + 1).tolist()], [*breaks.tolist(), len(codes) - 1]
+        return [(int(codes[a]), int(codes[b]) + 1) for a, b in zip(firsts, lasts, strict=True)], None
+    table = np.zeros(size, np.bool_)
+    table[codes] = True
+    return [], table
+
+
+def _tested(codes: NDArray[Any], ranges: list[Range], table: Mask | None) -> Mask:
+    if table is not None:
+        return np.take(table, codes)
+    if not ranges:
+        return np.zeros(len(codes), np.bool_)
+    mask = _within(codes, *ranges[0])
+    for wanted in ranges[1:]:
+        mask |= _within(codes, *wanted)
+    return mask
+
+
+def _within(codes: NDArray[Any], first: int, last: int) -> Mask:
+    """first < last ≤ the dictionary's size, so both fit the codes' type but for the last."""
+    kind = codes.dtype.type
+    if last - first == 1:
+        return np.asarray(codes == kind(first))
+    if first == 0:
+        return np.asarray(codes <= kind(last - 1))
+    # One comparison of a difference that wraps round: what is smaller than `first` becomes large.
+    return np.asarray((codes - kind(first)) < kind(last - first))
+
+
+def _arrays_with(arrays: Arrays, hits: Mask) -> Mask:
+    """Which arrays hold an element that hits."""
+    out = np.zeros(len(arrays.rows), np.bool_)
+    if hits.any():
+        out[_owners(arrays, np.flatnonzero(hits))] = True
+    return out
+
+
+def _owners(arrays: Arrays, elements: NDArray[np.intp]) -> NDArray[np.intp]:
+    """The arrays that hold these elements."""
+    return np.searchsorted(arrays.offsets[1:], elements.astype(arrays.offsets.dtype), "right")
+
+
+def _every(column: Column, values: Values) -> Mask:
+    rows = np.zeros(column.rows, np.bool_)
+    arrays = column.arrays
+    if arrays is None:
+        return rows
+    codes = _codes_of(values, column.dictionary)
+    wanted = values.null + values.false + values.true + len(values.numbers) + len(values.strings)
+    if len(codes) < wanted:
+        return rows
+    if wanted > PAIRS_ABOVE:
+        hit = _holding_all(arrays, codes, column.dictionary.size)
+    else:
+        hit = np.ones(len(arrays.rows), np.bool_)
+        for code in codes.tolist():
+            hit &= _arrays_with(arrays, _within(arrays.codes, code, code + 1))
+    rows[arrays.rows[hit]] = True
+    return rows
+
+
+def _holding_all(arrays: Arrays, codes: NDArray[np.intp], size: int) -> Mask:
+    table = np.zeros(size, np.bool_)
+    table[codes] = True
+    elements = np.flatnonzero(np.take(table, arrays.codes))
+    pairs = np.unique(_owners(arrays, elements) * size + arrays.codes[elements].astype(np.intp))
+    return np.asarray(np.bincount(pairs // size, minlength=len(arrays.rows)) == len(codes))
+
+
+def _size(column: Column, n: int) -> Mask:
+    rows = np.zeros(column.rows, np.bool_)
+    if column.arrays is not None:
+        offsets = column.arrays.offsets
+        rows[column.arrays.rows[(offsets[1:] - offsets[:-1]).astype(np.int64) == n]] = True
+    return rows
