@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Final
 
 LOCK_NAME: Final = "LOCK"
+BALLAST_NAME: Final = "ballast"
 REGISTRY_NAME: Final = "registry.db"
 COLLECTIONS_NAME: Final = "c"
 CATALOGUE_NAME: Final = "catalog.db"
@@ -22,6 +23,10 @@ class DataFolder:
     @property
     def lock(self) -> Path:
         return self.root / LOCK_NAME
+
+    @property
+    def ballast(self) -> Path:
+        return self.root / BALLAST_NAME
 
     @property
     def registry(self) -> Path:

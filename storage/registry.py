@@ -2,14 +2,14 @@
 
 import shutil
 import uuid as uuids
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from storage import catalogue
+from storage import catalogue, pages
 from storage.atomic import fsync_dir
 from storage.database import Database
-from storage.errors import Dropped, OutcomeUnknown
+from storage.errors import Damaged, DiskFailed, Dropped, Locked, NoSpace, OutcomeUnknown, StorageError
 from storage.failpoints import declare, hit
 from storage.layout import CATALOGUE_NAME, COLLECTIONS_NAME, REGISTRY_NAME, WRITE_LOCK_NAME
 from storage.turns import Turns
@@ -43,13 +43,17 @@ class NameTaken(Exception):
 class Registry:
     def __init__(self, data: Path, *, create: bool = False) -> None:
         self.data = data
-        self._db = Database(data / REGISTRY_NAME, APPLICATION_ID, create=create and not (data / REGISTRY_NAME).exists())
+        self.made_anew = False
+        """There was none, or an empty one."""
+        self._db = Database(data / REGISTRY_NAME, APPLICATION_ID, create=create)
         if create:
+            self._db.rewrite_log()
             hit(MAKE)
             (data / COLLECTIONS_NAME).mkdir(exist_ok=True)
             with self._db.writing():
                 if self._db.one("SELECT 1 FROM sqlite_master WHERE name = 'collections'") is None:
                     self._db.execute(SCHEMA)
+                    self.made_anew = True
             hit(MAKE_FSYNC)
             fsync_dir(data)
 
@@ -69,14 +73,16 @@ class Registry:
         uuid = uuids.uuid4().hex
         folder = self.folder(uuid)
         try:
-            catalogue.create(folder, settings, name)
+            _make(folder, settings, name)
             hit(CREATED_FOLDER)
             with self._db.writing():
                 if self._db.one("SELECT 1 FROM collections WHERE name = ?", (name,)) is not None:
                     raise NameTaken(name)
                 self._db.execute("INSERT INTO collections VALUES (?,?,?,NULL)", (name, uuid, settings.created))
-        except OutcomeUnknown:
-            raise  # the registry may name the folder: if it does not, the next start sweeps it
+        except OutcomeUnknown as e:
+            if e.undone:
+                take_away(folder)
+            raise  # else the registry may come to name the folder: if it does not, the next start sweeps it
         except BaseException:
             take_away(folder)
             raise
@@ -87,16 +93,23 @@ class Registry:
         another was first.
 
         Measured without the mark: a process went on inserting into a folder that another had removed. One that is
-        marked already was left half dropped by a process that died: it is dropped to the end.
+        marked already was left half dropped by a process that died: it is dropped to the end. Where the registry
+        cannot be written, the mark is taken back, so that a drop that was refused has done nothing.
         """
         folder = self.folder(uuid)
-        if catalogue_is_usable(folder):
-            mark_dropped(folder)
-        hit(MARKED_DROPPED)
-        with self._db.writing():
-            row = "DELETE FROM collections WHERE name = ? AND uuid = ? RETURNING uuid"
-            if self._db.one(row, (name, uuid)) is None:
-                raise Dropped(str(folder))
+        marked = catalogue_is_usable(folder) and mark_dropped(folder)
+        try:
+            hit(MARKED_DROPPED)
+            with self._db.writing():
+                row = "DELETE FROM collections WHERE name = ? AND uuid = ? RETURNING uuid"
+                if self._db.one(row, (name, uuid)) is None:
+                    raise Dropped(str(folder))
+        except Dropped:
+            raise
+        except (StorageError, OSError) as e:
+            if marked and getattr(e, "undone", True):
+                _take_back(folder)
+            raise
         hit(UNREGISTERED)
         # At once, so that who comes too late finds no folder instead of half a one. It is swept like any other.
         going = folder.with_name(folder.name + DROPPED_SUFFIX)
@@ -104,6 +117,21 @@ class Registry:
             hit(RENAME)
             folder.rename(going)
         take_away(going)
+
+    def verify(self) -> None:
+        """Raises Damaged where a page is not what was written. At a start alone."""
+        self._db.truncate_log()
+        if pages.verify(self._db.path):
+            advice = "`seedvec repair` makes it anew from the collections' folders"
+            raise Damaged(f"{self._db.path} is damaged: its pages differ from their checksums; {advice}")
+
+    def adopt(self, uuid: str, name: str) -> str:
+        """Names a folder whose row was lost: as it was made, or where another has that name, by the folder's."""
+        with self._db.writing():
+            if not name or self._db.one("SELECT 1 FROM collections WHERE name = ?", (name,)) is not None:
+                name = f"recovered-{uuid}"
+            self._db.execute("INSERT INTO collections VALUES (?,?,?,NULL)", (name, uuid, catalogue.now()))
+        return name
 
     def set_reason(self, uuid: str, reason: str | None) -> None:
         with self._db.writing():
@@ -114,6 +142,14 @@ class Registry:
 
     def close(self) -> None:
         self._db.close()
+
+
+def discard(folder: Path) -> None:
+    """As `take_away`, of a folder that may still bear a collection's name: half of it must not look like one."""
+    going = folder if folder.name.endswith(DROPPED_SUFFIX) else folder.with_name(folder.name + DROPPED_SUFFIX)
+    with suppress(OSError):
+        folder.rename(going)
+    take_away(going)
 
 
 def take_away(folder: Path) -> None:
@@ -127,17 +163,30 @@ def catalogue_is_usable(folder: Path) -> bool:
     """A damaged collection can be dropped too: then there is no catalogue to mark."""
     try:
         catalogue.connect(folder).close()
+    except (NoSpace, DiskFailed, Locked):
+        raise  # it may be whole, and somebody writing to it
     except Exception:
         return False
     return True
 
 
-def mark_dropped(folder: Path) -> None:
-    db = catalogue.connect(folder)
-    turns = Turns(folder / WRITE_LOCK_NAME)
-    try:
+def mark_dropped(folder: Path, dropped: int = 1) -> bool:
+    """False: it was so already."""
+    with closing(catalogue.connect(folder)) as db, closing(Turns(folder / WRITE_LOCK_NAME)) as turns:
         with turns.turn(), db.writing():
-            db.execute("UPDATE state SET dropped = 1")
-    finally:
-        turns.close()
-        db.close()
+            changed = db.one("UPDATE state SET dropped = ? WHERE dropped <> ? RETURNING 1", (dropped, dropped))
+        return changed is not None
+
+
+def _take_back(folder: Path) -> None:
+    try:
+        mark_dropped(folder, 0)
+    except (StorageError, OSError) as e:
+        raise OutcomeUnknown(f"{folder}: it is marked as dropped, and goes at the next start: {e}") from e
+
+
+def _make(folder: Path, settings: catalogue.Settings, name: str) -> None:
+    try:
+        catalogue.create(folder, settings, name)
+    except OutcomeUnknown as e:
+        raise DiskFailed(str(e)) from e  # no registry names it: it is known not to count

@@ -1,6 +1,7 @@
 """Storage's errors in the engine's words. The only place that knows both trees."""
 
 import errno
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -8,6 +9,9 @@ from app.engine import errors
 from app.engine.errors import Fault
 from app.engine.intake import Place, id_type_mismatch
 from storage import errors as below
+
+log = logging.getLogger(__name__)
+FULL = "the disk is full: nothing was stored; free some space, or delete: reads and deletes go on"
 
 
 @contextmanager
@@ -32,10 +36,16 @@ def translated(name: str, id_at: Place = lambda i: f"ids[{i}]") -> Iterator[None
     except below.Damaged as e:
         raise errors.CollectionClosed(f"collection {name} is damaged: {e}; run seedvec check on the data folder") from e
     except below.NoSpace as e:
-        raise errors.DiskFull("the disk is full: nothing was stored; free some space, reads go on") from e
+        raise errors.DiskFull(FULL) from e
     except below.OutcomeUnknown as e:
         raise errors.OutcomeUnknown("the disk reported an error: what was sent may be stored or not") from e
+    except below.Locked as e:
+        raise errors.Unavailable(f"the catalogue of {name} is held by another process: nothing was stored") from e
+    except below.DiskFailed as e:
+        log.error("%s: %s", name, e)
+        raise errors.Unavailable("the disk reported an error: nothing was stored; reads go on where they can") from e
     except OSError as e:
         if e.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise errors.DiskFull("the disk is full: nothing was stored; free some space, reads go on") from e
-        raise errors.Unavailable(f"the data folder cannot be used: {e.strerror or e}") from e
+            raise errors.DiskFull(FULL) from e
+        log.error("%s: %s", name, e)
+        raise errors.Unavailable(f"the data folder cannot be used: {e.strerror or e}; nothing was stored") from e

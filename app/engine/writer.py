@@ -1,4 +1,8 @@
-"""The writing side of one collection in one worker: waiting writers share one transaction and one fsync."""
+"""The writing side of one collection in one worker: waiting writers share one transaction and one fsync.
+
+On a full disk what frees room comes first: the ballast is given up for it, and while that is gone nothing else is
+taken.
+"""
 
 import asyncio
 import collections
@@ -11,8 +15,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from storage import catalogue
+from storage.ballast import Ballast
 from storage.database import Database
-from storage.errors import Dropped
+from storage.errors import DiskFailed, Dropped, NoSpace
 from storage.layout import WRITE_LOCK_NAME
 from storage.turns import CLIENT_TURN_BYTES, CLIENT_TURN_S, Turns
 from storage.writes import Turn
@@ -20,10 +25,11 @@ from storage.writes import Turn
 T = TypeVar("T")
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Waiting:
     act: Callable[[Turn], Any]
     bytes: int
+    frees: bool
     done: "asyncio.Future[Any]"
     result: Any = None
     error: BaseException | None = None
@@ -35,21 +41,24 @@ class Writer:
     def __init__(self, folder: Path, pool: Executor, pending_rows: int, pending_bytes: int) -> None:
         self._folder = folder
         self._pool = pool
+        self._ballast = Ballast(folder.parent.parent)  # DATA/c/<uuid>
         self._limits = (pending_rows, pending_bytes)
         self._queue: collections.deque[Waiting] = collections.deque()
         self._lock = threading.Lock()
         self._draining = False
+        self._full = False
+        """In this turn only what frees room is taken."""
         self._db: Database | None = None
         self._turns: Turns | None = None
 
-    async def run(self, act: Callable[[Turn], T], size: int = 0) -> T:
-        """Runs `act` in a write transaction; returns its result once it is on disk.
+    async def run(self, act: Callable[[Turn], T], size: int = 0, *, frees: bool = False) -> T:
+        """Runs `act` in a write transaction; returns its result once it is on disk. `act` may be run again.
 
-        size: bytes it writes, about. Raises what `act` raises (its own changes are undone, others' are not),
-        and NoSpace, OutcomeUnknown, Dropped of `storage.errors`.
+        size: bytes it writes, about; frees: in the end it makes room. Raises what `act` raises (its own changes are
+        undone, others' are not), and NoSpace, DiskFailed, Locked, OutcomeUnknown, Dropped of `storage.errors`.
         """
         loop = asyncio.get_running_loop()
-        waiting = Waiting(act, size, loop.create_future())
+        waiting = Waiting(act, size, frees, loop.create_future())
         with self._lock:
             self._queue.append(waiting)
             start = not self._draining
@@ -68,11 +77,24 @@ class Writer:
             batch: list[Waiting] = []
             try:
                 self._turn(batch)
+            except NoSpace as e:
+                batch = self._make_room(batch, e)
             except BaseException as e:
                 # The whole turn failed: all that was in it share its fate, even those whose own part went well.
                 for waiting in batch:
                     waiting.error = waiting.error or e
             loop.call_soon_threadsafe(_settle, batch)
+
+    def _make_room(self, batch: list[Waiting], e: NoSpace) -> list[Waiting]:
+        """Who is refused. The others, which free room, are first in the queue again, now that there is some."""
+        again = [w for w in batch if w.frees and w.error is None]
+        if again and not self._ballast.give_up():
+            again = []
+        self._queue.extendleft(reversed(again))
+        refused = [w for w in batch if w not in again]
+        for waiting in refused:
+            waiting.error = waiting.error or e
+        return refused
 
     def _turn(self, batch: list[Waiting]) -> None:
         """One transaction with as many waiting requests as fit a turn. They are in `batch` from when they are taken."""
@@ -86,6 +108,7 @@ class Writer:
     def _act_on_all(self, db: Database, batch: list[Waiting]) -> Turn:
         ends = time.monotonic() + CLIENT_TURN_S
         turn = Turn(db, *self._limits)
+        self._full = self._ballast.given_up()
         taken = batch[0].bytes
         self._act(turn, batch[0])
         while self._queue and taken < CLIENT_TURN_BYTES and time.monotonic() < ends:
@@ -109,12 +132,15 @@ class Writer:
         return self._db, self._turns
 
     def _act(self, turn: Turn, waiting: Waiting) -> None:
+        if self._full and not waiting.frees:
+            waiting.error = NoSpace("the ballast is given up")
+            return
         try:
             with turn.request():
                 waiting.result = waiting.act(turn)
         except Exception as e:
-            if not turn.db.connection.in_transaction:
-                raise  # SQLite gave the whole transaction up: nobody's part of it is there
+            if isinstance(e, NoSpace | DiskFailed) or not turn.db.connection.in_transaction:
+                raise  # SQLite gives the whole transaction up: nobody's part of it is there
             waiting.error = e
 
     def close(self) -> None:
