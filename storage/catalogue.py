@@ -13,16 +13,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from storage import errors, identity
+from storage import errors
 from storage.atomic import fsync_dir
 from storage.database import Database
-from storage.identity import Identity
 from storage.failpoints import declare, hit
 from storage.layout import CATALOGUE_NAME, SEGMENTS_NAME, WRITE_LOCK_NAME
 
 APPLICATION_ID = 0x53656563
 VERSION = 2
-"""1 had no `patches` and no `columns`; `upgrade` makes them."""
+"""1 had no `patches`, no `columns` and no owner in `state`; `upgrade` makes them."""
 CREATE = declare("catalogue.create")
 CREATE_DATABASE = declare("catalogue.create.database")
 CREATE_FSYNC = declare("catalogue.create.fsync_dir")
@@ -38,7 +37,7 @@ CREATE TABLE settings(dimension INTEGER NOT NULL, metric TEXT NOT NULL, dtype TE
 CREATE TABLE state(next_key INTEGER NOT NULL, next_id INTEGER NOT NULL, log_pos INTEGER NOT NULL,
     generation INTEGER NOT NULL, trimmed_pos INTEGER NOT NULL, next_seq INTEGER NOT NULL, spec_seq INTEGER NOT NULL,
     cancelled_seq INTEGER NOT NULL, pending_rows INTEGER NOT NULL, pending_bytes INTEGER NOT NULL,
-    live INTEGER NOT NULL, dropped INTEGER NOT NULL);
+    live INTEGER NOT NULL, dropped INTEGER NOT NULL, uuid TEXT NOT NULL, name TEXT NOT NULL);
 CREATE TABLE pending(key INTEGER PRIMARY KEY, id NOT NULL, vector BLOB NOT NULL);
 CREATE TABLE metadata(key INTEGER PRIMARY KEY, json BLOB NOT NULL);
 CREATE TABLE deaths(key INTEGER PRIMARY KEY, pos INTEGER NOT NULL UNIQUE, pending INTEGER NOT NULL);
@@ -56,6 +55,10 @@ FILTERS_SCHEMA = """
 CREATE TABLE patches(key INTEGER PRIMARY KEY, pos INTEGER NOT NULL UNIQUE);
 CREATE TABLE columns(seq INTEGER PRIMARY KEY, file TEXT NOT NULL UNIQUE, log_pos INTEGER NOT NULL,
     bytes INTEGER NOT NULL, xxh3 TEXT NOT NULL);
+"""
+OWNER_SCHEMA = """
+ALTER TABLE state ADD COLUMN uuid TEXT NOT NULL DEFAULT '';
+ALTER TABLE state ADD COLUMN name TEXT NOT NULL DEFAULT '';
 """
 ITEMS_SCHEMA = {
     "int": "CREATE TABLE items(id INTEGER PRIMARY KEY, key INTEGER NOT NULL)",
@@ -82,7 +85,7 @@ class Settings:
 
 @dataclass(slots=True)
 class State:
-    """The one row of `state`: counters, read and advanced inside BEGIN IMMEDIATE only."""
+    """The one row of `state`: counters, read and advanced inside BEGIN IMMEDIATE only, and whose they are."""
 
     next_key: int = 1
     next_id: int = 0
@@ -96,6 +99,11 @@ class State:
     pending_bytes: int = 0
     live: int = 0
     dropped: int = 0
+    uuid: str = ""
+    """Whose catalogue this is: the folder it was made in. It stands here because every transaction writes this row:
+    so it is in every write-ahead log too, and neither file can be taken for another collection's."""
+    name: str = ""
+    """What the collection was made as, for where the registry is lost."""
 
 
 STATE_COLUMNS = tuple(State.__slots__)
@@ -183,9 +191,8 @@ def create(folder: Path, settings: Settings, name: str) -> None:
     with db.writing():
         db.execute(SCHEMA + FILTERS_SCHEMA)
         db.execute(f"PRAGMA user_version = {VERSION}")
-        identity.write(db, Identity(folder.name, name))
         db.execute("INSERT INTO settings VALUES (?,?,?,?,?,?,?)", _settings_row(settings))
-        fresh = State()
+        fresh = State(uuid=folder.name, name=name)
         marks = ",".join("?" * len(STATE_COLUMNS))
         db.execute(
             f"INSERT INTO state({','.join(STATE_COLUMNS)}) VALUES ({marks})",
@@ -215,15 +222,18 @@ def connect(folder: Path) -> Database:
         raise
 
 
-def upgrade(db: Database) -> None:
-    """Brings a catalogue of an older version up to this one, in one transaction. At the start alone."""
+def upgrade(db: Database, name: str) -> None:
+    """Brings a catalogue of an older version up to this one, in one transaction. At the start alone.
+
+    name: the collection's."""
     found = (db.one("PRAGMA user_version") or (0,))[0]
     if found > VERSION:
         raise errors.Damaged(f"{db.path}: written by a later version of seedvec (format {found}, this one is {VERSION})")
     if found == VERSION:
         return
     with db.writing():
-        db.execute(FILTERS_SCHEMA)
+        db.execute(FILTERS_SCHEMA + OWNER_SCHEMA)
+        db.execute("UPDATE state SET uuid = ?, name = ?", (db.path.parent.name, name))
         db.execute(f"PRAGMA user_version = {VERSION}")
 
 

@@ -5,38 +5,36 @@ forgotten: the builder makes it anew, and the search is exact until then. So are
 """
 
 import logging
+import uuid
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 
-from seedvec.segment import SegmentError, open_segment
+from app.engine.verifying import ADVICE, Unsound, is_sound, undamaged, verify_segment, whole
+from seedvec.segment import open_segment
 from storage import atomic, catalogue, errors
 from storage.catalogue import ColumnsRow, IndexRow, SegmentRow
-from storage.hashing import file_xxh3, hex16
 from storage.layout import COLLECTIONS_NAME, SEGMENTS_NAME, WRITE_LOCK_NAME
+from storage.orphans import Kind, look
 from storage.publish import Publisher
-from storage.registry import Registered, Registry, take_away
+from storage.registry import Registered, Registry, discard
 from storage.turns import Turns
 
 log = logging.getLogger(__name__)
 VERIFIERS = 4
 
 
-class Unsound(Exception):
-    """Why a collection stays closed."""
-
-
 def recover(data: Path) -> None:
-    """Raises StorageError or OSError only where the registry itself cannot be opened."""
+    """Raises StorageError or OSError only where the registry itself cannot be read, or is damaged."""
     registry = Registry(data, create=True)
     try:
-        entries = registry.read()
-        _sweep_folders(data, entries)
-        for entry in entries:
+        registry.verify()
+        _see_to_orphans(registry)
+        for entry in registry.read():
             try:
-                reason = _reason(registry.folder(entry.uuid))
+                reason = _reason(registry.folder(entry.uuid), entry.name)
             except errors.Dropped:
                 _drop_to_the_end(registry, entry)
                 continue
@@ -57,48 +55,62 @@ def _drop_to_the_end(registry: Registry, entry: Registered) -> None:
         log.error("collection %s cannot be dropped: %s", entry.name, e)
 
 
-def _sweep_folders(data: Path, entries: list[Registered]) -> None:
-    """Folders of collections whose creation was not finished, or whose dropping was not."""
-    named = {entry.uuid for entry in entries}
-    for folder in (data / COLLECTIONS_NAME).iterdir():
-        if folder.name not in named:
+def _see_to_orphans(registry: Registry) -> None:
+    """Folders that no row names: of creations and drops that were not finished, or of rows that were lost."""
+    named = {entry.uuid for entry in registry.read()}
+    for folder in sorted((registry.data / COLLECTIONS_NAME).iterdir()):
+        if folder.name in named:
+            continue
+        kind, state = look(folder)
+        if state is not None and (kind is Kind.COLLECTION or (kind is Kind.EMPTY and registry.made_anew)):
+            name = registry.adopt(folder.name, state.name)
+            log.error("the registry had lost collection %s (c/%s): it is named again", name, folder.name)
+        elif kind in (Kind.LEFTOVER, Kind.EMPTY):
             log.info("sweeping %s, which no collection names", folder.name)
-            take_away(folder)
+            discard(folder)
+        else:
+            log.error("%s is no collection of this folder, or cannot be read: it is left alone", folder)
 
 
-def _reason(folder: Path) -> str | None:
+def _reason(folder: Path, name: str) -> str | None:
     """Why the collection stays closed; None: it does not. Raises Dropped: marked, but still named."""
     try:
-        _recover_collection(folder)
+        _recover_collection(folder, name)
     except errors.Dropped:
         raise
     except (Unsound, errors.Damaged) as e:
-        return f"{e}; run `seedvec check` on the data folder"
+        return f"{e}; {ADVICE}"
     except (errors.StorageError, OSError) as e:
         return str(e)
     except Exception as e:
         # A catalogue can be broken in ways that only SQLite has words for: it closes its collection, not the server.
         log.exception("%s cannot be opened", folder)
-        return f"it cannot be read: {e}; run `seedvec check` on the data folder"
+        return f"it cannot be read: {e}; {ADVICE}"
     return None
 
 
-def _recover_collection(folder: Path) -> None:
+def _recover_collection(folder: Path, name: str) -> None:
     if not folder.is_dir():
         raise Unsound("its folder is gone")
     db = catalogue.connect(folder)
     try:
-        if catalogue.read_state(db).dropped:
+        # Where it turns out to be damaged, nothing has been written to it, not even what its log holds.
+        db.keep_log()
+        catalogue.upgrade(db, name)
+        state = catalogue.read_state(db)
+        if state.dropped:
             raise errors.Dropped(str(folder))
-        catalogue.upgrade(db)
+        whole(db, state)
+        db.truncate_log()
+        undamaged(db)
         settings, segments = catalogue.read_settings(db), catalogue.read_segments(db)
-        (folder / WRITE_LOCK_NAME).touch()
+        _renew_lock(folder / WRITE_LOCK_NAME)
         named = {name for s in segments for name in s.files}
         atomic.sweep(folder / SEGMENTS_NAME, named)
         with ThreadPoolExecutor(VERIFIERS) as pool:
-            list(pool.map(lambda s: _verify(folder, s, settings), segments))
+            list(pool.map(lambda s: verify_segment(folder, s, settings), segments))
             derived = [row for s in segments for row in s.derived]
-            sound = list(pool.map(lambda row: _is_sound(folder, row), derived))
+            sound = list(pool.map(lambda row: is_sound(folder, row), derived))
         with closing(Turns(folder / WRITE_LOCK_NAME)) as turns:
             publisher = Publisher(db, turns)
             _forget(folder, publisher, [row for row, good in zip(derived, sound, strict=True) if not good])
@@ -111,31 +123,11 @@ def _recover_collection(folder: Path) -> None:
         db.close()
 
 
-def _verify(folder: Path, segment: SegmentRow, settings: catalogue.Settings) -> None:
-    """Raises Unsound."""
-    path = folder / SEGMENTS_NAME / segment.file
-    try:
-        size, digest = file_xxh3(path)
-        if size != segment.bytes:
-            raise Unsound(f"segment {segment.file} has {size} bytes instead of {segment.bytes}")
-        if hex16(digest) != segment.xxh3:
-            raise Unsound(f"segment {segment.file} is damaged: its checksum differs")
-        file = open_segment(path)
-    except FileNotFoundError as e:
-        raise Unsound(f"segment {segment.file} is gone") from e
-    except SegmentError as e:
-        raise Unsound(str(e)) from e
-    wanted = (segment.rows, settings.dimension, settings.vector_dtype, settings.metric)
-    if (file.rows, file.dimension, file.vectors.dtype, file.metric) != wanted:
-        raise Unsound(f"segment {segment.file} belongs to another collection")
-
-
-def _is_sound(folder: Path, row: IndexRow | ColumnsRow) -> bool:
-    try:
-        size, digest = file_xxh3(folder / SEGMENTS_NAME / row.file)
-    except OSError:
-        return False
-    return size == row.bytes and hex16(digest) == row.xxh3
+def _renew_lock(path: Path) -> None:
+    """What is no file is no lock; the name is needed."""
+    if path.exists() and not path.is_file():
+        aside(path)
+    path.touch()
 
 
 def _forget(folder: Path, publisher: Publisher, bad: list[IndexRow | ColumnsRow]) -> None:
@@ -146,7 +138,10 @@ def _forget(folder: Path, publisher: Publisher, bad: list[IndexRow | ColumnsRow]
         else:
             log.warning("columns %s are damaged or gone: they are derived anew", row.file)
             publisher.drop_columns(row.seq)
-        atomic.remove(folder / SEGMENTS_NAME / row.file)
+        path = folder / SEGMENTS_NAME / row.file
+        if path.is_dir():
+            aside(path)
+        atomic.remove(path)
 
 
 def _forget_leftovers(folder: Path, publisher: Publisher, segments: list[SegmentRow]) -> None:
@@ -159,3 +154,8 @@ def _forget_leftovers(folder: Path, publisher: Publisher, segments: list[Segment
         at = np.minimum(np.searchsorted(held, dead), len(held) - 1)
         dead = dead[held[at] != dead]
     publisher.forget_deaths(dead)
+
+
+def aside(path: Path) -> None:
+    """A folder where a file of ours should be: it is not ours to delete, and its name is needed."""
+    path.rename(path.with_name(f"{path.name}.aside-{uuid.uuid4().hex[:8]}"))
