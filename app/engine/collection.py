@@ -5,7 +5,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from app.engine import errors, intake
 from app.engine.files import SealedFile, write_sealed
+from app.engine.matching import is_described
 from app.engine.merge_patch import merge_patch
 from app.engine.translate import translated
 from app.engine.turn import at_end_of_turn
@@ -26,6 +27,7 @@ from storage import errors as below
 from storage.layout import SEGMENTS_NAME
 from storage.writes import Batch, SealedRows, Turn, reserve_ids, reserve_seq
 
+DESCRIBED_TRIES = 20
 DIRECT_SHARE = 4
 """A write above a quarter of the pending bound becomes a segment at once."""
 FULL_WAIT_S = 5.0
@@ -60,7 +62,7 @@ class Collection:
         self.folder = folder
         self.limits = limits
         self.pools = pools
-        self.follower = Follower(folder, pools.loaders)
+        self.follower = Follower(folder, pools.loaders, pools.workers)
         self._seen: View | None = None
         self.writer = Writer(folder, pools.writers, limits.pending_rows, limits.pending_bytes)
 
@@ -81,6 +83,30 @@ class Collection:
 
     def _unsee(self) -> None:
         self._seen = None
+
+    async def described(self) -> View:
+        """As `view`, with the metadata of every row known, so that filters can be asked of it. Raises Busy as well."""
+        view = self.view()
+        for _ in range(DESCRIBED_TRIES):
+            if not view.has_metadata or is_described(view):
+                return view
+            self.follower.describe()
+            view = self.look_again()
+            missing = self.follower.described.missing(view.parts)
+            with translated(self.name):
+                for future in missing:
+                    with suppress(FileNotFoundError):  # merged away: the next look sees into what
+                        await asyncio.wrap_future(future)
+            if missing:
+                view = self.look_again()
+        raise self.too_restless()
+
+    def too_restless(self) -> errors.Busy:
+        return errors.Busy(f"collection {self.name} is being reorganised faster than its metadata is read: try again")
+
+    async def beside_the_loop(self, act: Callable[[], T]) -> T:
+        """A dear search, in the one thread for them."""
+        return await asyncio.get_running_loop().run_in_executor(self.pools.searchers, act)
 
     def looks(self, times: int) -> Iterator[View]:
         """For an answer that may have to be given again from a newer view."""
@@ -136,7 +162,7 @@ class Collection:
             else:
                 size = int(batch.vectors.nbytes) + sum(len(m) for m in batch.metadata or () if m)
                 count, first = await self._patiently(
-                    lambda turn: _once(turn, idempotency, lambda: act(turn, batch, None)), size
+                    lambda turn: once(turn, idempotency, lambda: act(turn, batch, None)), size
                 )
         return Written(count, first)
 
@@ -186,11 +212,13 @@ class Collection:
                 count, first = act(turn, full, SealedRows(seq, written.file, written.bytes, written.xxh3))
                 return count, assigned[0] if assigned else first
 
-            return _once(turn, idempotency, insert)
+            return once(turn, idempotency, insert)
 
         try:
             count, first = await self.writer.run(name_it)
-        except (below.OutcomeUnknown, asyncio.CancelledError):
+        except (below.OutcomeUnknown, asyncio.CancelledError) as e:
+            if getattr(e, "undone", False):
+                self._forget(written)
             # The catalogue may name the file, or come to name it: a write that was queued goes on without its
             # request. The next start decides.
             raise
@@ -217,13 +245,29 @@ class Collection:
             if not await self._patiently(lambda turn: turn.patch(id_, merge, stored), 0):
                 raise self.no_such_id(id_)
 
+    async def patch_ids(self, ids: list[Any], metadata: bytes, dry_run: bool, idempotency: Idempotency | None) -> int:
+        """Merges into the metadata of those that are there; returns how many were."""
+        ids = list(dict.fromkeys(ids))
+        if dry_run:
+            return len(self.keys_of(ids))
+        merge = merge_patch(metadata)
+
+        def act(turn: Turn) -> int:
+            keys = [] if turn.settings.id_type == "auto" else list(catalogue.find_keys(turn.db, ids).values())
+            turn.patch_metadata(keys, merge)
+            return len(keys)
+
+        with translated(self.name):
+            patched: int = await self.writer.run(lambda turn: once(turn, idempotency, lambda: act(turn)), 64 * len(ids))
+        return patched
+
     async def delete(self, ids: list[Any], dry_run: bool, idempotency: Idempotency | None) -> int:
         ids = list(dict.fromkeys(ids))
         if dry_run:
             return len(self.keys_of(ids))
         with translated(self.name):
             deleted: int = await self.writer.run(
-                lambda turn: _once(turn, idempotency, lambda: turn.delete(ids)), 64 * len(ids)
+                lambda turn: once(turn, idempotency, lambda: turn.delete(ids)), 64 * len(ids), frees=True
             )
         return deleted
 
@@ -235,7 +279,7 @@ class Collection:
 
         files: list[str] = []
         with translated(self.name):
-            deleted: int = await self.writer.run(lambda turn: _once(turn, idempotency, lambda: empty(turn)))
+            deleted: int = await self.writer.run(lambda turn: once(turn, idempotency, lambda: empty(turn)), frees=True)
         atomic.remove_all([self.folder / SEGMENTS_NAME / file for file in files])
         return deleted
 
@@ -263,7 +307,7 @@ class Collection:
         return errors.IdNotFound(f"collection {self.name} has no id {json.dumps(id_, ensure_ascii=False)}")
 
 
-def _once(turn: Turn, idempotency: Idempotency | None, act: Callable[[], Any]) -> Any:
+def once(turn: Turn, idempotency: Idempotency | None, act: Callable[[], Any]) -> Any:
     if idempotency is None:
         return act()
     return turn.once(idempotency.key, idempotency.request, act)

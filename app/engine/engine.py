@@ -12,11 +12,12 @@ from typing import Any, TypeVar
 
 from numpy.typing import NDArray
 
-from app.engine import errors, reading
+from app.engine import bulk, errors, reading
 from app.engine.collection import Collection, Limits, Pools
 from app.engine.describe import build_is_due, describe
 from app.engine.errors import Fault
-from app.engine.translate import translated
+from app.engine.filters.ast import Filter
+from app.engine.translate import FULL, translated
 from app.engine.turn import at_end_of_turn
 from app.engine.types import (
     CollectionSettings,
@@ -34,6 +35,7 @@ from app.settings import Settings, granted_cores
 from index.parameters import check_params
 from index.threads import set_threads
 from storage import catalogue
+from storage.ballast import Ballast
 from storage.registry import NameTaken, Registered, Registry
 
 log = logging.getLogger(__name__)
@@ -57,6 +59,7 @@ class LocalEngine:
             ThreadPoolExecutor(WORKER_THREADS, "worker"),
             ThreadPoolExecutor(1, "search"),
         )
+        self._ballast = Ballast(data)
         self._registry: Registry | None = None
         self._version = -1
         self._looked = False
@@ -171,6 +174,8 @@ class LocalEngine:
         _refuse_params(settings.index, "index.")
         self._refresh()
         if name not in self._registered:
+            if self._ballast.given_up():
+                raise errors.DiskFull(FULL)
             try:
                 await self._in_registry(lambda registry: registry.create(name, _stored(settings)))
                 return True
@@ -185,7 +190,13 @@ class LocalEngine:
         if registered is None:
             raise errors.CollectionNotFound(f"there is no collection {name}")
         with translated(name):
-            await self._in_registry(lambda registry: registry.drop(name, registered.uuid))
+            try:
+                await self._in_registry(lambda registry: registry.drop(name, registered.uuid))
+            except errors.DiskFull:
+                # Here too what frees room may use what was kept back for it.
+                if not self._ballast.give_up():
+                    raise
+                await self._in_registry(lambda registry: registry.drop(name, registered.uuid))
 
     async def _in_registry(self, act: Callable[[Registry], T]) -> T:
         """In a thread, with a connection of its own: a connection belongs to one thread."""
@@ -253,11 +264,38 @@ class LocalEngine:
         collection = self._collection(name)
         return collection.view().state.live if dry_run else await collection.delete_all(idempotency)
 
+    async def delete_where(
+        self, name: str, filter: Filter, dry_run: bool = False, idempotency: Idempotency | None = None
+    ) -> int:
+        collection = self._collection(name)
+        return await (reading.count(collection, filter) if dry_run else bulk.delete(collection, filter, idempotency))
+
+    async def patch_many(
+        self,
+        name: str,
+        ids: "list[Any] | None",
+        filter: Filter | None,
+        metadata: bytes,
+        dry_run: bool = False,
+        idempotency: Idempotency | None = None,
+    ) -> int:
+        collection = self._collection(name)
+        if filter is None:
+            return await collection.patch_ids(ids or [], metadata, dry_run, idempotency)
+        return await (
+            reading.count(collection, filter) if dry_run else bulk.patch(collection, filter, metadata, idempotency)
+        )
+
     async def fetch(self, name: str, ids: list[Any], include: Include) -> tuple[Items, list[Any]]:
         return reading.fetch(self._collection(name), ids, include)
 
-    async def list(self, name: str, limit: int, cursor: str | None, include: Include) -> Page:
-        return reading.walk(self._collection(name), limit, cursor, include)
+    async def list(
+        self, name: str, limit: int, cursor: str | None, include: Include, filter: Filter | None = None
+    ) -> Page:
+        return await reading.walk(self._collection(name), limit, cursor, include, filter)
+
+    async def count(self, name: str, filter: Filter) -> int:
+        return await reading.count(self._collection(name), filter)
 
     async def search(
         self,
@@ -268,8 +306,11 @@ class LocalEngine:
         exact: bool = False,
         max_distance: float | None = None,
         include: Include = frozenset({"metadata"}),
+        filter: Filter | None = None,
+        explain: bool = False,
     ) -> SearchAnswer:
-        return await reading.find(self._collection(name), queries, k, exact, max_distance, include)
+        asked = reading.Asked(k, exact, max_distance, include, filter, explain)
+        return await reading.find(self._collection(name), queries, asked)
 
     async def search_id(
         self,
@@ -280,8 +321,11 @@ class LocalEngine:
         exact: bool = False,
         max_distance: float | None = None,
         include: Include = frozenset({"metadata"}),
+        filter: Filter | None = None,
+        explain: bool = False,
     ) -> SearchAnswer:
-        return await reading.find_neighbours(self._collection(name), id, k, exact, max_distance, include)
+        asked = reading.Asked(k, exact, max_distance, include, filter, explain)
+        return await reading.find_neighbours(self._collection(name), id, asked)
 
 
 def _settings(stored: catalogue.Settings) -> CollectionSettings:

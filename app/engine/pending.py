@@ -3,12 +3,15 @@
 A buffer that only grows: views hold slices of it, so a new view costs no copy and an old one never changes.
 """
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from app.engine.fields import Documents, Kept
+from app.engine.filters.ast import Filter
 from index.contract import Alive, Metric, Vectors
 from index.distance import norms
 from index.exact import Exact
@@ -19,12 +22,18 @@ FIRST_CAPACITY = 256
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """keys: (n,) int64 ascending; ids: at least n; exact: the search over the n vectors. alive: None while all are."""
+    """keys: (n,) int64 ascending; ids: at least n; exact: the search over the n vectors. alive: None while all are.
+
+    documents: of all n rows, counted from `first`; None where they are not known here.
+    """
 
     keys: NDArray[np.int64]
     ids: list[Any]
     exact: Exact
     alive: Alive | None
+    documents: Documents | None
+    first: int
+    kept: Kept[Alive]
 
     @property
     def vectors(self) -> Vectors:
@@ -42,6 +51,16 @@ class Pending:
     def is_alive(self, row: int) -> bool:
         return self.alive is None or bool(self.alive.mask[row])
 
+    def matching(self, filter: Filter) -> Alive:
+        """The live rows that match. `documents` must be known."""
+        assert self.documents is not None
+        found = self.kept.get(filter)
+        if found is None:
+            mask = np.zeros(len(self.keys), bool)
+            self.documents.lay(mask, filter, self.first)
+            found = self.kept.put(filter, Alive.of(mask if self.alive is None else mask & self.alive.mask))
+        return found
+
 
 class PendingBuffer:
     def __init__(self, dimension: int, dtype: np.dtype[Any], metric: Metric) -> None:
@@ -53,6 +72,12 @@ class PendingBuffer:
         self._norms = np.empty(FIRST_CAPACITY, np.float32)
         self._dead: set[int] = set()
         """Rows. A set: while rows pend, few of them die."""
+        self._first = 0
+        """Rows dropped so far: documents are counted from the first row that ever pended here."""
+        self._documents: Documents | None = None
+        """None until somebody filters."""
+        self._described = 0
+        """Rows with a document, counted as `_first`."""
 
     def append(self, new: PendingRows) -> None:
         n = len(new.keys)
@@ -96,6 +121,36 @@ class PendingBuffer:
         self._ids = self._ids[cut : self._n]
         self._dead = {row - cut for row in self._dead if row >= cut}
         self._n -= cut
+        self._first += cut
+        if self._documents is not None:
+            self._documents = self._documents.from_(self._first)
+
+    def undescribed(self) -> NDArray[np.int64]:
+        """Keys of the rows whose documents are not known yet: the last ones, or all."""
+        known = 0 if self._documents is None else self._described - self._first
+        return self._keys[max(0, known) : self._n]
+
+    def describe(self, documents: Iterable[bytes | None]) -> None:
+        """documents: of `undescribed()`, in that order."""
+        ends = self._first + self._n
+        rows = range(ends - len(self.undescribed()), ends)
+        self._documents = (self._documents or Documents()).and_(rows, documents)
+        self._described = ends
+
+    def patch(self, documents: Mapping[int, bytes | None] | None) -> None:
+        """documents: by key; those of rows that pend here take the place of the old ones. None: all are unknown."""
+        if self._documents is None or documents is None:
+            self._documents = None
+            return
+        rows = {key: self._find(key) for key in documents}
+        mine = {key: row for key, row in rows.items() if row >= 0}
+        self._documents = self._documents.and_(
+            (self._first + row for row in mine.values()), (documents[key] for key in mine)
+        )
+
+    def _find(self, key: int) -> int:
+        row = int(np.searchsorted(self._keys[: self._n], key))
+        return row if row < self._n and int(self._keys[row]) == key else -1
 
     def view(self) -> Pending:
         n = self._n
@@ -105,4 +160,4 @@ class PendingBuffer:
             mask = np.ones(n, bool)
             mask[list(self._dead)] = False
             alive = Alive.of(mask)
-        return Pending(self._keys[:n], self._ids, Exact(vectors), alive)
+        return Pending(self._keys[:n], self._ids, Exact(vectors), alive, self._documents, self._first, Kept[Alive](n))

@@ -5,11 +5,11 @@ because the key died meanwhile, the request is answered again from the newer vie
 held still.
 """
 
-import asyncio
 import base64
 import binascii
 import heapq
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -18,12 +18,19 @@ from numpy.typing import NDArray
 from app.engine import errors, intake, search
 from app.engine.collection import Collection
 from app.engine.errors import Fault
+from app.engine.explain import Watch, explain
+from app.engine.filters.ast import Filter
+from app.engine.filters.row import compile_row, decode
+from app.engine.matching import Matching, Undescribed, is_kept, matching
 from app.engine.places import Place, Places, locate
 from app.engine.types import Hits, Id, Include, Items, Page, SearchAnswer
 from app.engine.view import View
+from index.contract import Alive
 
 LOOP_US = 2_000.0
 """Searches cheaper than this run inside the event loop: handing them to a thread costs more than they do."""
+LOOP_ROWS = 500_000
+"""Over so many rows a filter's bitmap takes up to milliseconds."""
 TRIES = 4
 T = TypeVar("T")
 
@@ -32,12 +39,16 @@ class MovedOn(Exception):
     """What the view shows died before its metadata was read."""
 
 
-def items_at(c: Collection, places: Places, ids: list[Any], include: Include) -> Items:
-    """Raises MovedOn."""
+def items_at(c: Collection, places: Places, ids: list[Any], include: Include, filter: Filter | None = None) -> Items:
+    """filter: what the metadata that is shown must still match. Raises MovedOn."""
     vectors = places.vectors() if "vector" in include else None
     metadata: list[bytes | None] | None = None
     if "metadata" in include:
         metadata = _metadata(c, places) if places.view.has_metadata else [None] * places.n
+        if filter is not None and metadata:
+            holds = compile_row(filter)
+            if not all(holds(decode(json) if json else None) for json in metadata):
+                raise MovedOn
     return Items(ids, vectors, metadata)
 
 
@@ -68,61 +79,111 @@ def _at_one_moment(c: Collection, act: Callable[[View], T]) -> T:
 # -------------------------------------------------------------------- search
 
 
-async def find(
-    c: Collection, queries: NDArray[Any], k: int, exact: bool, max_distance: float | None, include: Include
-) -> SearchAnswer:
-    for view in c.looks(TRIES):
-        asked = intake.check_query(queries, view.settings)
-        plan = search.plan(view, k, view.settings.recall, exact)
-        if plan.cost_us * len(asked) <= LOOP_US:
-            answers = search.run(view, plan, asked, k)
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a search wants besides its queries."""
+
+    k: int
+    exact: bool = False
+    max_distance: float | None = None
+    include: Include = frozenset({"metadata"})
+    filter: Filter | None = None
+    explain: bool = False
+
+
+async def find(c: Collection, queries: NDArray[Any], asked: Asked) -> SearchAnswer:
+    for attempt in range(TRIES):
+        view = await look(c, asked.filter, again=attempt > 0)
+        prepared = intake.check_query(queries, view.settings)
+        watch = Watch()
+        left = await left_by(c, view, asked.filter)
+        watch.lap("filter_ms")
+        plan = search.plan(view, asked.k, view.settings.recall, asked.exact, left)
+        watch.lap("plan_ms")
+        if plan.cost_us * len(prepared) <= LOOP_US:
+            found = search.run(view, plan, prepared, asked.k)
         else:
-            answers = await _beside_the_loop(c, view, plan, asked, k)
+            found = await c.beside_the_loop(lambda: search.run(view, plan, prepared, asked.k))
+        watch.lap("search_ms")
         try:
-            return _search_answer(c, plan, answers, max_distance, include)
+            return _search_answer(c, view, left, found, asked, watch)
         except MovedOn:
             continue
     with c.pinned() as view:
-        asked = intake.check_query(queries, view.settings)
-        plan = search.plan(view, k, view.settings.recall, exact)
-        return _search_answer(c, plan, search.run(view, plan, asked, k), max_distance, include)
+        prepared = intake.check_query(queries, view.settings)
+        left = _left_now(c, view, asked.filter)
+        plan = search.plan(view, asked.k, view.settings.recall, asked.exact, left)
+        found = search.run(view, plan, prepared, asked.k)
+        return _search_answer(c, view, left, found, asked, Watch())
 
 
 def _search_answer(
-    c: Collection, plan: search.SearchPlan, answers: list[search.Answer], max_distance: float | None, include: Include
+    c: Collection, view: View, left: Matching, found: search.Results, asked: Asked, watch: Watch
 ) -> SearchAnswer:
     """Raises MovedOn."""
-    hits = [_hits(c, answer, max_distance, include) for answer in answers]
-    return SearchAnswer(hits, plan.exact, plan.expected_recall, None if plan.exact else "data")
+    hits = [_hits(c, answer, asked, left.filter) for answer in found.answers]
+    watch.lap("items_ms")
+    explained = explain(view, left, found, watch) if asked.explain else None
+    return SearchAnswer(hits, found.exact, found.expected_recall, None if found.exact else "data", explained)
 
 
-async def _beside_the_loop(
-    c: Collection, view: View, plan: search.SearchPlan, queries: NDArray[np.float32], k: int
-) -> list[search.Answer]:
-    loop = asyncio.get_running_loop()
-    return await loop.run_in_executor(c.pools.searchers, search.run, view, plan, queries, k)
+def _hits(c: Collection, answer: search.Answer, asked: Asked, filter: Filter | None) -> Hits:
+    if asked.max_distance is not None:
+        answer = answer.first(int(np.searchsorted(answer.distances, np.float32(asked.max_distance), side="right")))
+    return Hits(items_at(c, answer.places, answer.ids, asked.include, filter), answer.distances)
 
 
-def _hits(c: Collection, answer: search.Answer, max_distance: float | None, include: Include) -> Hits:
-    if max_distance is not None:
-        answer = answer.first(int(np.searchsorted(answer.distances, np.float32(max_distance), side="right")))
-    return Hits(items_at(c, answer.places, answer.ids, include), answer.distances)
-
-
-async def find_neighbours(
-    c: Collection, id_: Id, k: int, exact: bool, max_distance: float | None, include: Include
-) -> SearchAnswer:
+async def find_neighbours(c: Collection, id_: Id, asked: Asked) -> SearchAnswer:
     """One more than asked, then the item itself taken out."""
     _, vector = vector_of(c, id_)
-    answer = await find(c, vector.reshape(1, -1), k + 1, exact, max_distance, include)
+    answer = await find(c, vector.reshape(1, -1), replace(asked, k=asked.k + 1))
     hits = answer.results[0]
-    keep = [i for i, other in enumerate(hits.items.ids) if other != id_][:k]
+    keep = [i for i, other in enumerate(hits.items.ids) if other != id_][: asked.k]
     items = Items(
         [hits.items.ids[i] for i in keep],
         None if hits.items.vectors is None else hits.items.vectors[keep],
         None if hits.items.metadata is None else [hits.items.metadata[i] for i in keep],
     )
-    return SearchAnswer([Hits(items, hits.distances[keep])], answer.exact, answer.expected_recall, answer.calibrated_on)
+    return replace(answer, results=[Hits(items, hits.distances[keep])])
+
+
+# -------------------------------------------------------------------- filters
+
+
+async def look(c: Collection, filter: Filter | None, *, again: bool) -> View:
+    """The present view, of which the filter can be asked. again: not the one of this turn of the event loop."""
+    view = c.look_again() if again else c.view()
+    return view if filter is None else await c.described()
+
+
+async def left_by(c: Collection, view: View, filter: Filter | None) -> Matching:
+    """The rows that the filter leaves; a bitmap over very many that nobody has asked for lately is made in a thread."""
+    if filter is not None and view.state.live > LOOP_ROWS and not is_kept(view, filter):
+        return await c.beside_the_loop(lambda: matching(view, filter))
+    return matching(view, filter)
+
+
+def _left_now(c: Collection, view: View, filter: Filter | None) -> Matching:
+    try:
+        return matching(view, filter)
+    except Undescribed as e:
+        raise c.too_restless() from e
+
+
+async def _with_filter(c: Collection, filter: Filter | None, act: Callable[[View, Matching], T]) -> T:
+    """As `_at_one_moment`, with the rows that the filter leaves."""
+    for attempt in range(TRIES):
+        view = await look(c, filter, again=attempt > 0)
+        try:
+            return act(view, await left_by(c, view, filter))
+        except MovedOn:
+            continue
+    with c.pinned() as view:
+        return act(view, _left_now(c, view, filter))
+
+
+async def count(c: Collection, filter: Filter) -> int:
+    return (await left_by(c, await look(c, filter, again=False), filter)).count
 
 
 # -------------------------------------------------------------------- by id
@@ -164,40 +225,40 @@ def fetch(c: Collection, ids: list[Any], include: Include) -> tuple[Items, list[
 # -------------------------------------------------------------------- list
 
 
-def walk(c: Collection, limit: int, cursor: str | None, include: Include) -> Page:
-    """The next `limit` live rows in key order."""
+async def walk(c: Collection, limit: int, cursor: str | None, include: Include, filter: Filter | None = None) -> Page:
+    """The next `limit` live rows that match, in key order."""
     after = _key_of(cursor)
 
-    def act(view: View) -> Page:
-        rows = _rows_after(view, after, limit + 1)
+    def act(view: View, left: Matching) -> Page:
+        rows = _rows_after(view, left, after, limit + 1)
         page = rows[:limit]
         places = Places.of(view, [place for _, place in page])
-        items = items_at(c, places, places.ids(), include)
+        items = items_at(c, places, places.ids(), include, left.filter)
         return Page(items, _cursor_of(page[-1][0]) if len(rows) > limit else None)
 
-    return _at_one_moment(c, act)
+    return await _with_filter(c, filter, act)
 
 
-def _rows_after(view: View, after: int, limit: int) -> list[tuple[int, Place]]:
-    """(key, where) of the first live rows with a key above `after`. Key ranges of segments may interleave."""
+def _rows_after(view: View, left: Matching, after: int, limit: int) -> list[tuple[int, Place]]:
+    """(key, where) of the first rows left with a key above `after`. Key ranges of segments may interleave."""
     sources: list[list[tuple[int, Place]]] = []
-    for number, part in enumerate(view.parts):
+    for number, (part, alive) in enumerate(zip(view.parts, left.parts, strict=True)):
         keys = part.segment.file.keys_rel
         base = part.segment.row.base_key
         first = int(np.searchsorted(keys, np.uint64(max(0, after - base)), side="right")) if after >= base else 0
-        rows = _live(first, len(keys), None if part.alive is None else part.alive.mask, limit)
+        rows = _live(first, len(keys), alive, limit)
         sources.append([(base + int(keys[row]), (number, row)) for row in rows])
     pending = view.pending
     first = int(np.searchsorted(pending.keys, after, side="right"))
-    rows = _live(first, len(pending.keys), None if pending.alive is None else pending.alive.mask, limit)
+    rows = _live(first, len(pending.keys), left.pending, limit)
     sources.append([(int(pending.keys[row]), (None, row)) for row in rows])
     return list(heapq.merge(*sources, key=lambda entry: entry[0]))[:limit]
 
 
-def _live(first: int, end: int, mask: NDArray[np.bool_] | None, limit: int) -> list[int]:
-    if mask is None:
+def _live(first: int, end: int, alive: Alive | None, limit: int) -> list[int]:
+    if alive is None:
         return list(range(first, min(end, first + limit)))
-    live = np.flatnonzero(mask[first:])[:limit] + first
+    live = np.flatnonzero(alive.mask[first:])[:limit] + first
     rows: list[int] = live.tolist()
     return rows
 

@@ -1,11 +1,13 @@
 """One search over one view: plan every part, search it, merge by (distance, id)."""
 
+import time
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from app.engine.matching import Matching, matching
 from app.engine.places import Group, Places
 from app.engine.view import View
 from index.contract import Alive, Found, Index, Plan
@@ -47,44 +49,80 @@ class Answer:
         return Answer(self.ids[:n], self.distances[:n], self.places.take(np.arange(min(n, len(self.ids)))))
 
 
-def plan(view: View, k: int, recall: float, exact: bool) -> SearchPlan:
-    """Made once a view: it depends on nothing else."""
-    key = (k, recall, exact)
+@dataclass(frozen=True, slots=True)
+class Took:
+    """How one part was searched. exact: every row left in it was compared."""
+
+    step: Step
+    ms: float
+    exact: bool
+    params: dict[str, int]
+
+    @property
+    def by(self) -> str:
+        return "exact" if self.exact else self.step.index.kind
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """One answer a query. exact: they are the true nearest."""
+
+    answers: list[Answer]
+    took: tuple[Took, ...]
+    exact: bool
+    expected_recall: float | None
+
+
+def plan(view: View, k: int, recall: float, exact: bool, left: Matching | None = None) -> SearchPlan:
+    """left: the rows that a filter leaves; None: all that live. Made once a view and filter: it depends on no more."""
+    left = left or matching(view, None)
+    key = (k, recall, exact, left.key)
     made: SearchPlan | None = view.plans.get(key)
     if made is None:
-        made = _plan(view, k, recall, exact)
+        made = _plan(view, k, recall, exact, left)
         if len(view.plans) < MAX_PLANS:
             view.plans[key] = made
     return made
 
 
-def _plan(view: View, k: int, recall: float, exact: bool) -> SearchPlan:
+def _plan(view: View, k: int, recall: float, exact: bool, left: Matching) -> SearchPlan:
     steps = []
     recalls: list[float | None] = []
-    for number, part in enumerate(view.parts):
-        if not part.live:
+    for number, (part, alive) in enumerate(zip(view.parts, left.parts, strict=True)):
+        rows = part.segment.row.rows
+        live = rows if alive is None else alive.count
+        if not live:
             continue
         segment = part.segment
         index = segment.exact if exact or segment.index is None else segment.index
         chosen = index.plan(k, recall)
         if chosen.exact:
             index = segment.exact
-        stale = part.live < segment.row.rows * (1 - MAX_DROPPED_SHARE)
-        recalls.append(1.0 if chosen.exact else None if stale else chosen.expected_recall)
-        steps.append(Step(number, index, chosen, part.alive))
-    if view.pending.live:
-        pending = view.pending.exact
-        steps.append(Step(None, pending, pending.plan(k, recall), view.pending.alive))
+        # Under a filter the calibration speaks of other rows than those that are asked for.
+        unknown = left.filter is not None or live < rows * (1 - MAX_DROPPED_SHARE)
+        recalls.append(1.0 if chosen.exact else None if unknown else chosen.expected_recall)
+        steps.append(Step(number, index, chosen, alive))
+    pending = len(view.pending.keys) if left.pending is None else left.pending.count
+    if pending:
+        everything = view.pending.exact
+        steps.append(Step(None, everything, everything.plan(k, recall), left.pending))
     all_exact = all(step.plan.exact for step in steps)
     known = [r for r in recalls if r is not None]
     expected = min(known, default=1.0) if len(known) == len(recalls) else None
     return SearchPlan(tuple(steps), all_exact, expected, sum(step.plan.cost_us for step in steps))
 
 
-def run(view: View, search: SearchPlan, queries: NDArray[np.float32], k: int) -> list[Answer]:
-    """queries: (q, d) float32. One answer a query with min(k, live rows) hits."""
-    found = [(step.part, step.index.search(queries, k, step.plan, step.alive)) for step in search.steps]
-    return [_merge(view, found, query, k) for query in range(len(queries))]
+def run(view: View, search: SearchPlan, queries: NDArray[np.float32], k: int) -> Results:
+    """queries: (q, d) float32. One answer a query with min(k, rows left) hits."""
+    found, took = [], []
+    for step in search.steps:
+        begun = time.perf_counter()
+        hits = step.index.search(queries, k, step.plan, step.alive)
+        found.append((step.part, hits))
+        took.append(Took(step, (time.perf_counter() - begun) * 1000, step.plan.exact, dict(step.plan.params)))
+    exact = all(t.exact for t in took)
+    answers = [_merge(view, found, query, k) for query in range(len(queries))]
+    return Results(answers, tuple(took), exact, 1.0 if exact else search.expected_recall)
 
 
 def _merge(view: View, found: list[tuple[int | None, Found]], query: int, k: int) -> Answer:

@@ -1,13 +1,15 @@
 """One sealed segment, open: its mapped file and, where there is one, its index."""
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from app.engine.fields import Fields, Kept
+from app.engine.filters.ast import Filter
 from index.contract import Alive, Index, IndexFileError, Metric, Vectors
 from index.exact import Exact
 from index.load import load
@@ -81,10 +83,15 @@ def load_index(folder: Path, row: SegmentRow, vectors: Vectors) -> Index | None:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A segment as one view sees it. alive: None while every row is."""
+    """A segment as one view sees it. alive: None while every row is; fields: None where they are not known here."""
 
     segment: OpenSegment
     alive: Alive | None
+    fields: Fields | None = None
+    kept: Kept[Alive] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "kept", Kept[Alive](self.segment.row.rows))
 
     @property
     def live(self) -> int:
@@ -100,4 +107,19 @@ class Part:
             return self
         mask = np.ones(self.segment.row.rows, bool) if self.alive is None else self.alive.mask.copy()
         mask[rows] = False
-        return Part(self.segment, Alive.of(mask))
+        return Part(self.segment, Alive.of(mask), self.fields)
+
+    def with_index(self, row: SegmentRow, index: Index | None) -> "Part":
+        """The same rows: what was found out about them still holds."""
+        part = Part(self.segment.with_index(row, index), self.alive, self.fields)
+        object.__setattr__(part, "kept", self.kept)
+        return part
+
+    def matching(self, filter: Filter) -> Alive:
+        """The live rows that match. `fields` must be known."""
+        assert self.fields is not None
+        found = self.kept.get(filter)
+        if found is None:
+            mask = self.fields.matching(filter)
+            found = self.kept.put(filter, Alive.of(mask if self.alive is None else mask & self.alive.mask))
+        return found

@@ -18,6 +18,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from app.engine.described import Described
 from app.engine.pending import Pending, PendingBuffer
 from app.engine.segments import Part, load_index, open_one
 from index.contract import Index, Metric
@@ -60,10 +61,12 @@ class View:
 class Follower:
     """Belongs to the event loop's thread; only `_load` runs elsewhere."""
 
-    def __init__(self, folder: Path, loader: Executor) -> None:
+    def __init__(self, folder: Path, loader: Executor, derivers: Executor) -> None:
+        """loader: opens indexes; derivers: makes metadata columns where no file has them."""
         self.folder = folder
         self.db = catalogue.connect(folder)
         self._loader = loader
+        self.described = Described(folder, self.db, derivers)
         self._indexes: dict[str, Index | None] = {}
         """Opened indexes by file name."""
         self._loading: dict[str, Future[Index | None]] = {}
@@ -131,7 +134,14 @@ class Follower:
     def close(self) -> None:
         for future in self._loading.values():
             future.cancel()
+        self.described.close()
         self.db.close()
+
+    def describe(self) -> None:
+        """From now on views know the metadata of their rows, as far as it can be had at once."""
+        if not self.described.wanted:
+            self.described.wanted = True
+            self._version = -1
 
     # ---------------------------------------------------------------- catching up
 
@@ -161,12 +171,19 @@ class Follower:
             # Deaths of rows that were never sealed may have been cleared unread, and no new segment tells of it:
             # what lies below the first row that pends is dead.
             sealed_below = self._first_pending(state)
-        has_metadata = self.db.one("SELECT 1 FROM metadata LIMIT 1") is not None
+        has_metadata = catalogue.has_metadata(self.db)
+        patched = None
+        if self.described.wanted:
+            patched = self.described.patched_since(None if old is None else old.state.log_pos, state.log_pos)
+            parts = self.described.follow(parts, patched)
         # From here on nothing fails: a file that was gone above left the buffer as it was.
         if new_rows is not None:
             self._buffer.append(new_rows)
         self._buffer.bury(deaths)
         self._buffer.drop_below(sealed_below)
+        if self.described.wanted:
+            self._buffer.patch(patched)
+            self._buffer.describe(catalogue.read_documents(self.db, self._buffer.undescribed()))
         # While the old segments serve on, the view keeps their generation: the next look tries again.
         state.generation = generation
         self._view = View(settings, state, parts, self._buffer.view(), has_metadata)
@@ -177,7 +194,7 @@ class Follower:
         return state.next_key if row is None or row[0] is None else int(row[0])
 
     def _loaded(self) -> bool:
-        return any(future.done() for future in self._loading.values())
+        return any(future.done() for future in self._loading.values()) or self.described.loaded()
 
     def _may_wait(self, old: View, state: State, rows: list[SegmentRow]) -> bool:
         """May the old segments serve on while an index of the new ones is being opened?
@@ -205,7 +222,7 @@ class Follower:
                 part = Part(open_one(self.folder, row), None)
                 part = part.bury(catalogue.read_deaths_within(self.db, row))
             index = self._indexes.get(row.index.file) if row.index is not None else None
-            adopted.append(Part(part.segment.with_index(row, index), part.alive))
+            adopted.append(part.with_index(row, index))
         named = {row.index.file for row in rows if row.index is not None}
         self._indexes = {name: index for name, index in self._indexes.items() if name in named}
         return tuple(adopted)

@@ -6,7 +6,7 @@ them real: that gap is where writes, and the other background process, come in b
 
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Executor, Future
 from contextlib import contextmanager
 from pathlib import Path
@@ -335,8 +335,19 @@ class Rig:
         assert [v.tobytes() for v in items.vectors] == [self.model[i][0] for i in ids]
         query = np.ones((1, self.dimension), np.float32)
         plan = search.plan(view, len(ids) + 3, 0.95, exact=True)
-        found = search.run(view, plan, query, len(ids) + 3)[0].ids
+        found = search.run(view, plan, query, len(ids) + 3).answers[0].ids
         assert sorted(found) == sorted(ids)
+
+
+def at_once(coroutine: Coroutine[Any, Any, T]) -> T:
+    """What a coroutine returns that waits for nothing."""
+    try:
+        coroutine.send(None)
+    except StopIteration as end:
+        value: T = end.value
+        return value
+    coroutine.close()
+    raise AssertionError("it waits")
 
 
 def listed(worker: Collection, limit: int = 5) -> dict[Any, tuple[bytes, bytes | None]]:
@@ -344,7 +355,7 @@ def listed(worker: Collection, limit: int = 5) -> dict[Any, tuple[bytes, bytes |
     found: dict[Any, tuple[bytes, bytes | None]] = {}
     cursor: str | None = None
     while True:
-        page = reading.walk(worker, limit, cursor, frozenset({"vector", "metadata"}))
+        page = at_once(reading.walk(worker, limit, cursor, frozenset({"vector", "metadata"})))
         items = page.items
         assert items.vectors is not None and items.metadata is not None
         for id_, vector, metadata in zip(items.ids, items.vectors, items.metadata, strict=True):

@@ -1,0 +1,136 @@
+"""The metadata of rows as filters are asked of it: columns of a segment, and what was written since laid over them.
+
+All immutable: a view holds them, and an older view never changes.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.engine.filters.ast import Filter
+from app.engine.filters.columns import evaluate
+from app.engine.filters.row import compile_row, decode
+from storage.columns import Columns, ColumnsBuilder
+
+
+BLOCK_ROWS = 1024
+"""Written rows are asked one by one (a microsecond or two each) until so many have become columns of their own."""
+KEPT_BYTES = 32 << 20
+"""What a segment's answers to the filters asked last may take, in each worker."""
+MAX_KEPT = 64
+T = TypeVar("T")
+Mask = NDArray[np.bool_]
+
+
+class Kept(Generic[T]):
+    """Answers by a filter's key, the oldest forgotten first. rows: bytes that each takes, about."""
+
+    def __init__(self, rows: int) -> None:
+        self._most = min(MAX_KEPT, max(2, KEPT_BYTES // max(1, rows)))
+        self._answers: dict[str, T] = {}
+
+    def get(self, filter: Filter) -> T | None:
+        return self._answers.get(filter.key)
+
+    def put(self, filter: Filter, answer: T) -> T:
+        # Asked by the event loop and by the search thread: every step here is one of CPython's own.
+        while len(self._answers) >= self._most:
+            self._answers.pop(next(iter(tuple(self._answers))), None)
+        self._answers[filter.key] = answer
+        return answer
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """rows: (n,) int64; columns: of their documents, in that order."""
+
+    rows: NDArray[np.int64]
+    columns: Columns
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """One row's document: as it is stored, and decoded."""
+
+    row: int
+    json: bytes | None
+    document: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Documents:
+    """Documents of rows in the order they were written: of two of one row the later counts."""
+
+    blocks: tuple[Block, ...] = ()
+    tail: tuple[Written, ...] = ()
+
+    def __len__(self) -> int:
+        return sum(len(block.rows) for block in self.blocks) + len(self.tail)
+
+    def and_(self, rows: Iterable[int], documents: Iterable[bytes | None]) -> "Documents":
+        """The same and these."""
+        new = (Written(row, json, decode(json) if json else {}) for row, json in zip(rows, documents, strict=True))
+        tail = (*self.tail, *new)
+        blocks = list(self.blocks)
+        while len(tail) >= BLOCK_ROWS:
+            blocks.append(_block(tail[:BLOCK_ROWS]))
+            tail = tail[BLOCK_ROWS:]
+        return Documents(tuple(blocks), tail)
+
+    def from_(self, first: int) -> "Documents":
+        """Without what is wholly of rows below `first`."""
+        return Documents(
+            tuple(b for b in self.blocks if b.rows.max() >= first), tuple(w for w in self.tail if w.row >= first)
+        )
+
+    def lay(self, mask: Mask, filter: Filter, first: int = 0) -> None:
+        """Writes into mask[row - first] whether these rows match; rows below `first` are passed over."""
+        for block in self.blocks:
+            answer, at = evaluate(filter, block.columns), block.rows - first
+            if first:
+                answer, at = answer[at >= 0], at[at >= 0]
+            mask[at] = answer
+        if self.tail:
+            holds = compile_row(filter)
+            for written in self.tail:
+                if written.row >= first:
+                    mask[written.row - first] = holds(written.document)
+
+
+def _block(part: tuple[Written, ...]) -> Block:
+    # Of a row that was written twice in one block the later document stands for both.
+    last = {written.row: written.json for written in part}
+    builder = ColumnsBuilder(len(last))
+    builder.add(list(last.values()))
+    return Block(np.fromiter(last, np.int64, len(last)), builder.finish())
+
+
+@dataclass(frozen=True, slots=True)
+class Fields:
+    """A segment's metadata. columns: true for `log_pos` of the change log; patches: of its rows since."""
+
+    columns: Columns
+    log_pos: int
+    patches: Documents
+    kept: Kept[Mask]
+    """Answers of the columns alone."""
+
+    @staticmethod
+    def of(columns: Columns, log_pos: int) -> "Fields":
+        return Fields(columns, log_pos, Documents(), Kept(columns.rows))
+
+    def patched(self, rows: Iterable[int], documents: Iterable[bytes | None]) -> "Fields":
+        return replace(self, patches=self.patches.and_(rows, documents))
+
+    def matching(self, filter: Filter) -> Mask:
+        """(rows,) bool; not to be written into."""
+        mask = self.kept.get(filter)
+        if mask is None:
+            mask = self.kept.put(filter, evaluate(filter, self.columns))
+        if len(self.patches):
+            mask = mask.copy()
+            self.patches.lay(mask, filter)
+        return mask
