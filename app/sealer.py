@@ -4,7 +4,7 @@ import os
 
 from app import logs, settings
 from app.children import adopt
-from app.engine.background import Stop, Watched, Worked, be_nice, work
+from app.engine.background import Refill, Stop, Watched, Worked, be_nice, work
 from app.engine.sealing import Sealing
 
 POLL_S = 0.05
@@ -14,8 +14,12 @@ def run(config: settings.Settings) -> None:
     def sealing(c: Worked) -> Sealing:
         return Sealing(c, config.pending_rows, config.pending_bytes, config.seal_quiet_s)
 
-    watched = Watched(config.data)
-    work(watched, sealing, Stop(), POLL_S, watched.checkpoint_registry)
+    def each_round() -> None:
+        watched.checkpoint_registry()
+        refill.look()
+
+    watched, refill = Watched(config.data), Refill(config.data, config.ballast_bytes)
+    work(watched, sealing, Stop(), POLL_S, each_round)
 
 
 def main() -> None:

@@ -113,6 +113,14 @@ class Settings:
         high=1_000_000_000,
         unit="rows",
     )
+    ballast_bytes: int = _setting(
+        8 * UNITS["MiB"],
+        "Room kept back on the disk (DATA/ballast) and given up when it is full, so that deletes and drops go on; "
+        "until there is room for it twice, whatever only adds is answered with 507. 0: none.",
+        low=0,
+        high=UNITS["GiB"],
+        unit="bytes",
+    )
     drain_s: float = _setting(
         8.0,
         "After SIGTERM, requests that are being answered have this long to finish; what is left is cut off.",

@@ -28,6 +28,7 @@ from storage.check_rows import (
     read_rows,
 )
 from storage.layout import (
+    BALLAST_NAME,
     CATALOGUE_NAME,
     COLLECTIONS_NAME,
     LOCK_NAME,
@@ -65,7 +66,7 @@ def check(data_dir: str | os.PathLike[str]) -> Report:
     uuids = {one.uuid for one in named}
     for folder_name in sorted(folders - uuids):
         report.add("note", f"c/{folder_name}", "no name leads to this folder: it is swept at the next start")
-    _note_strays(data.root, {LOCK_NAME, COLLECTIONS_NAME, *_sqlite(REGISTRY_NAME)}, "", report)
+    _note_strays(data.root, {LOCK_NAME, BALLAST_NAME, COLLECTIONS_NAME, *_sqlite(REGISTRY_NAME)}, "", report)
     return report
 
 

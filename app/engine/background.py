@@ -5,12 +5,14 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import ExitStack, closing
 from pathlib import Path
 from types import FrameType
 from typing import Protocol
 
 from storage import catalogue, errors
+from storage.ballast import Ballast
 from storage.database import Database
 from storage.layout import WRITE_LOCK_NAME
 from storage.publish import Publisher
@@ -28,11 +30,13 @@ class Worked:
     def __init__(self, name: str, folder: Path) -> None:
         self.name = name
         self.folder = folder
-        self.db: Database = catalogue.connect(folder)
-        self.turns = Turns(folder / WRITE_LOCK_NAME)
+        with ExitStack() as opened:  # where the disk fails half way, nothing is left open: it is tried again
+            self.db: Database = opened.enter_context(closing(catalogue.connect(folder)))
+            self.turns = opened.enter_context(closing(Turns(folder / WRITE_LOCK_NAME)))
+            self.reader: Database = opened.enter_context(closing(catalogue.connect(folder)))
+            """Its `data_version` moves with this process's own commits too."""
+            opened.pop_all()
         self.publisher = Publisher(self.db, self.turns)
-        self.reader: Database = catalogue.connect(folder)
-        """Its `data_version` moves with this process's own commits too."""
 
     def close(self) -> None:
         self.db.close()
@@ -48,15 +52,22 @@ class Watched:
         self._open: dict[str, Worked] = {}
         self._version = -1
         self._brought_home = -1
+        self._checkpoint_at = 0.0
+        self._complete = True
+        self._try_again_at = 0.0
 
-    def collections(self) -> Iterator[Worked]:
+    def collections(self) -> list[Worked]:
+        """Raises StorageError where the registry cannot be read."""
         version = self._registry.data_version()
-        if version != self._version:
-            self._follow()
+        if version != self._version or (not self._complete and time.monotonic() >= self._try_again_at):
+            self._complete = self._follow()
+            self._try_again_at = time.monotonic() + RETRY_S
             self._version = version
-        yield from list(self._open.values())
+        return list(self._open.values())
 
-    def _follow(self) -> None:
+    def _follow(self) -> bool:
+        """False: one could not be opened, and may be later."""
+        complete = True
         registered = {r.uuid: r for r in self._registry.read() if r.reason is None}
         for uuid in [u for u in self._open if u not in registered]:
             self._open.pop(uuid).close()
@@ -67,16 +78,41 @@ class Watched:
                 self._open[uuid] = Worked(entry.name, self._registry.folder(uuid))
             except (errors.StorageError, OSError) as e:
                 log.warning("collection %s: %s", entry.name, e)
+                complete = False
+        return complete
 
     def checkpoint_registry(self) -> None:
         """Brings home what was committed since the last time. For the sealer alone: two at once disturb each other."""
-        if self._version == self._brought_home:
+        if self._version == self._brought_home or time.monotonic() < self._checkpoint_at:
             return
-        self._brought_home = self._version
+        version = self._version
         try:
             self._registry.checkpoint()
         except (errors.StorageError, OSError) as e:
             log.error("the registry's log is not brought home: %s", e)
+            self._checkpoint_at = time.monotonic() + RETRY_S
+        else:
+            self._brought_home = version
+
+
+class Refill:
+    """The ballast, filled again once there is room. For the sealer alone."""
+
+    def __init__(self, data: Path, size: int) -> None:
+        self._ballast = Ballast(data)
+        self._size = size
+        self._look_at = 0.0
+
+    def look(self) -> None:
+        now = time.monotonic()
+        if now < self._look_at or not self._ballast.given_up():
+            return
+        self._look_at = now + RETRY_S
+        try:
+            if self._ballast.restore(self._size):
+                log.info("there is room on the disk again: everything is written")
+        except OSError as e:
+            log.error("the ballast cannot be made: %s", e)
 
 
 class Works(Protocol):
@@ -115,7 +151,12 @@ def work(
     resume: dict[Worked, float] = {}
     while not stop:
         busy = False
-        here = list(watched.collections())
+        try:
+            here = watched.collections()
+        except errors.StorageError as e:
+            log.error("the registry cannot be read, trying again: %s", e)
+            stop.wait(RETRY_S)
+            continue
         works = {c: works.get(c) or make(c) for c in here}
         resume = {c: at for c, at in resume.items() if c in works}
         for c in here:
