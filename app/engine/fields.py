@@ -15,7 +15,6 @@ from app.engine.filters.columns import evaluate
 from app.engine.filters.row import compile_row, decode
 from storage.columns import Columns, ColumnsBuilder
 
-
 BLOCK_ROWS = 1024
 """Written rows are asked one by one (a microsecond or two each) until so many have become columns of their own."""
 KEPT_BYTES = 32 << 20

@@ -100,10 +100,7 @@ async def find(c: Collection, queries: NDArray[Any], asked: Asked) -> SearchAnsw
         watch.lap("filter_ms")
         plan = search.plan(view, asked.k, view.settings.recall, asked.exact, left)
         watch.lap("plan_ms")
-        if plan.cost_us * len(prepared) <= LOOP_US:
-            found = search.run(view, plan, prepared, asked.k)
-        else:
-            found = await c.beside_the_loop(lambda: search.run(view, plan, prepared, asked.k))
+        found = await _run(c, view, plan, prepared, asked.k)
         watch.lap("search_ms")
         try:
             return _search_answer(c, view, left, found, asked, watch)
@@ -115,6 +112,14 @@ async def find(c: Collection, queries: NDArray[Any], asked: Asked) -> SearchAnsw
         plan = search.plan(view, asked.k, view.settings.recall, asked.exact, left)
         found = search.run(view, plan, prepared, asked.k)
         return _search_answer(c, view, left, found, asked, Watch())
+
+
+async def _run(
+    c: Collection, view: View, plan: search.SearchPlan, queries: NDArray[np.float32], k: int
+) -> search.Results:
+    if plan.cost_us * len(queries) <= LOOP_US:
+        return search.run(view, plan, queries, k)
+    return await c.beside_the_loop(lambda: search.run(view, plan, queries, k))
 
 
 def _search_answer(

@@ -34,8 +34,8 @@ Range = tuple[int, int]
 Codes = Range | NDArray[np.intp]
 """What a leaf asks for: a range of codes, or some of them in no order."""
 
-RANGES_MAX: Final = 4
-"""So many ranges are compared one by one; more go through a table, which costs about as much as eight."""
+RANGES_MAX: Final = 6
+"""So many ranges are compared one by one; more go through a table, which costs about as much as eight of them."""
 PAIRS_ABOVE: Final = 8
 """`$all` of more values counts pairs of array and value; of fewer, it asks for one after the other."""
 
