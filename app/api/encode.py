@@ -66,6 +66,8 @@ def search_value(answer: SearchAnswer, several: bool, took_s: float) -> dict[str
     value["exact"] = answer.exact
     value["expected_recall"] = answer.expected_recall
     value["calibrated_on"] = answer.calibrated_on
+    if answer.explain is not None:
+        value["explain"] = answer.explain
     value["took_ms"] = round(took_s * 1e3, 3)
     return value
 

@@ -5,6 +5,9 @@ from typing import Any
 COLLECTION = "colours"
 ID = 1
 
+FILTER: dict[str, Any] = {"name": {"$in": ["red", "green"]}, "hue": {"$gte": 0}}
+FILTER_TEXT = '{"name": {"$prefix": "b"}}'
+
 CREATE: dict[str, Any] = {"dimension": 3, "metric": "l2", "id_type": "int"}
 INDEX: dict[str, Any] = {"kind": "hnsw", "m": 16, "ef_construction": 100}
 RECALL: dict[str, Any] = {"recall": 0.95}
@@ -53,14 +56,19 @@ ITEM: dict[str, Any] = {"id": 1, "vector": [0.9, 0.1, 0.0], "metadata": {"name":
 FETCH: dict[str, Any] = {"ids": [1, 99], "include": ["metadata", "vector"]}
 FETCHED: dict[str, Any] = {"items": [ITEM], "missing": [99]}
 LIST: dict[str, Any] = {"limit": 2, "include": ["metadata"]}
+LIST_MATCHING: dict[str, Any] = {"filter": {"name": {"$ne": "red"}}}
 LISTED: dict[str, Any] = {
     "items": [{"id": 2, "metadata": {"name": "green"}}, {"id": 3, "metadata": {"name": "blue"}}],
     "next": "AAAAAAAAAAM",
 }
 PATCH: dict[str, Any] = {"metadata": {"warm": None, "hue": 0}}
+PATCH_MATCHING: dict[str, Any] = {"filter": {"hue": {"$exists": True}}, "metadata": {"hue": None, "named": True}}
+PATCH_IDS: dict[str, Any] = {"ids": [1, 99], "metadata": {"hue": 0}}
+COUNT: dict[str, Any] = {"filter": FILTER}
 
 SEARCH: dict[str, Any] = {"vector": [0.8, 0.2, 0], "k": 2}
 SEARCH_SEVERAL: dict[str, Any] = {"vectors": [[1, 0, 0], [0, 0, 1]], "k": 1, "exact": True, "include": []}
+SEARCH_FILTERED: dict[str, Any] = {"vector": [0.8, 0.2, 0], "filter": FILTER, "explain": True}
 SEARCH_ID: dict[str, Any] = {"id": 1, "k": 2, "max_distance": 1.5}
 FOUND: dict[str, Any] = {
     "hits": [
@@ -73,4 +81,5 @@ FOUND: dict[str, Any] = {
     "took_ms": 0.21,
 }
 DELETE: dict[str, Any] = {"ids": [4, 5]}
+DELETE_MATCHING: dict[str, Any] = {"filter": {"name": {"$exists": False}}}
 DELETE_ALL: dict[str, Any] = {"filter": {}, "all": True, "dry_run": True}

@@ -46,7 +46,7 @@ def check_ids(ids: Sequence[Id], id_type: IdType, pattern: str) -> None:
 
 
 def check_id_count(count: int) -> None:
-    """Raises OutOfRange for more ids than one fetch or delete takes."""
+    """Raises OutOfRange for more ids than one fetch, delete or patch takes."""
     if count > IDS_MAX:
         raise one(OutOfRange, "ids", f"has {count} ids, at most {IDS_MAX} are taken in one request")
 

@@ -2,6 +2,8 @@
 
 import re
 
+from app.engine.filters.parse import MAX_DEPTH, MAX_NODES, MAX_VALUES
+
 K_MIN, K_DEFAULT, K_MAX = 1, 10, 10_000
 QUERIES_MAX = 10_000
 QUERIES_JSON_MAX = 1_000
@@ -10,7 +12,7 @@ QUERY_HITS_MAX = 1_000_000
 
 LIST_MIN, LIST_DEFAULT, LIST_MAX = 1, 100, 10_000
 IDS_MAX = 10_000
-"""Ids in one fetch or delete."""
+"""Ids in one fetch, delete or patch."""
 ITEMS_MAX = 100_000
 """Items in one add or upsert."""
 
@@ -52,6 +54,7 @@ def shown() -> dict[str, int]:
         "list_max": LIST_MAX,
         "fetch_ids_max": IDS_MAX,
         "delete_ids_max": IDS_MAX,
+        "patch_ids_max": IDS_MAX,
         "write_items_max": ITEMS_MAX,
         "json_body_bytes_max": JSON_BODY_BYTES_MAX,
         "npy_body_bytes_max": NPY_BODY_BYTES_MAX,
@@ -59,4 +62,7 @@ def shown() -> dict[str, int]:
         "metadata_bytes_max": METADATA_BYTES_MAX,
         "metadata_depth_max": METADATA_DEPTH_MAX,
         "id_bytes_max": ID_BYTES_MAX,
+        "filter_depth_max": MAX_DEPTH,
+        "filter_nodes_max": MAX_NODES,
+        "filter_values_max": MAX_VALUES,
     }

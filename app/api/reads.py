@@ -10,17 +10,21 @@ from starlette.responses import Response
 from app.api import examples, writes
 from app.api.bodies import NPY, off_loop_if_large
 from app.api.encode import items_value, json_response, npy_response
+from app.api.filter_in import EVERYTHING, filter_in
 from app.api.ids import check_id_count, check_ids, shown
 from app.api.json_in import decode
 from app.api.resource import Call, Operation, Resource
-from app.api.schemas import FetchBody, ListBody
+from app.api.schemas import CountBody, FetchBody, ListBody, ListQuery
 from app.engine.errors import IdNotFound
+from app.engine.filters.ast import Filter
 from app.engine.types import Engine, Items
 
 T = TypeVar("T")
+B = TypeVar("B", ListBody, CountBody)
 
 _FETCH = Decoder(FetchBody)
 _LIST = Decoder(ListBody)
+_COUNT = Decoder(CountBody)
 _NUMBERS_INLINE = 100_000
 """Vector components (or 100 items) that are printed on the event loop: about a millisecond."""
 _ITEMS_INLINE = 1_000
@@ -32,6 +36,7 @@ def resources(engine: Engine) -> list[Resource]:
         Resource(engine, "/v1/collections/{collection}/vectors/fetch", [FETCH]),
         Resource(engine, "/v1/collections/{collection}/vectors", [writes.ADD, writes.UPSERT, LIST_QUERY]),
         Resource(engine, "/v1/collections/{collection}/vectors/list", [LIST_BODY]),
+        Resource(engine, "/v1/collections/{collection}/count", [COUNT]),
         *writes.resources(engine),
         Resource(engine, "/v1/collections/{collection}/vectors/{id}", [GET_ONE, writes.PATCH, writes.DELETE_ONE]),
     ]
@@ -62,18 +67,34 @@ async def fetch(call: Call) -> Response:
 
 
 async def list_query(call: Call) -> Response:
-    return await _list(call, call.query(ListBody))
+    query = call.query(ListQuery)
+    return await _list(call, query, filter_in(query.filter))
 
 
 async def list_body(call: Call) -> Response:
     call.no_query()
     call.settings()
     _, body = await call.body()
-    return await _list(call, await off_loop_if_large(len(body), lambda: decode(_LIST, body)))
+    given, wanted = await off_loop_if_large(len(body), lambda: _with_filter(_LIST, body))
+    return await _list(call, given, wanted)
 
 
-async def _list(call: Call, given: ListBody) -> Response:
-    page = await call.engine.list(call.name, given.limit, given.cursor, frozenset(given.include))
+async def count(call: Call) -> Response:
+    call.no_query()
+    call.settings()
+    _, body = await call.body()
+    _, wanted = await off_loop_if_large(len(body), lambda: _with_filter(_COUNT, body))
+    return json_response({"count": await call.engine.count(call.name, wanted or EVERYTHING)})
+
+
+def _with_filter(decoder: Decoder[B], body: bytes | bytearray) -> tuple[B, Filter | None]:
+    """A body and its filter. Raises Malformed and Invalid's family."""
+    given = decode(decoder, body)
+    return given, filter_in(given.filter)
+
+
+async def _list(call: Call, given: ListBody | ListQuery, wanted: Filter | None) -> Response:
+    page = await call.engine.list(call.name, given.limit, given.cursor, frozenset(given.include), wanted)
     return await _large(page.items, lambda: json_response({"items": items_value(page.items), "next": page.next}))
 
 
@@ -118,8 +139,8 @@ LIST_QUERY = Operation(
     list_query,
     200,
     examples.LISTED,
-    (*_PROBLEMS, "invalid-request"),
-    query=ListBody,
+    (*_PROBLEMS, "invalid-request", "invalid-filter"),
+    query=ListQuery,
     description="In key order. An item that is not touched meanwhile appears exactly once; an upserted one may appear "
     "again. `next` is the cursor of the next page, null after the last.",
 )
@@ -130,7 +151,19 @@ LIST_BODY = Operation(
     list_body,
     200,
     examples.LISTED,
-    _BODY_PROBLEMS,
+    (*_BODY_PROBLEMS, "invalid-filter"),
     ListBody,
-    {"first page": examples.LIST},
+    {"first page": examples.LIST, "what matches": examples.LIST_MATCHING},
+)
+COUNT = Operation(
+    "POST",
+    "count",
+    "Count items",
+    count,
+    200,
+    {"count": 1},
+    (*_BODY_PROBLEMS, "invalid-filter"),
+    CountBody,
+    {"what matches": examples.COUNT, "all": {}},
+    description="Items whose metadata matches the filter; all where none is given.",
 )

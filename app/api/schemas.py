@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType, field
 
+from app.api.examples import FILTER, FILTER_TEXT
 from app.api.limits import K_DEFAULT, K_MAX, K_MIN, LIST_DEFAULT, LIST_MAX, LIST_MIN
 from app.engine.types import Id
 
@@ -16,6 +17,17 @@ K = Annotated[int, Meta(ge=K_MIN, le=K_MAX, description="how many neighbours")]
 Limit = Annotated[int, Meta(ge=LIST_MIN, le=LIST_MAX, description="items of one page")]
 FirstId = Annotated[int, Meta(ge=0, description="id of the first row; the rows after it count on from there")]
 MaxDistance = Annotated[float, Meta(description="hits farther than this are left out")]
+BodyFilter = Annotated[
+    Raw, Meta(description="only items whose metadata matches", extra_json_schema={"type": "object"}, examples=[FILTER])
+]
+QueryFilter = Annotated[
+    str,
+    Meta(
+        description="only items whose metadata matches: the JSON text of a filter, percent-encoded",
+        examples=[FILTER_TEXT],
+    ),
+]
+Explain = Annotated[bool, Meta(description="answer also how the hits were found")]
 
 
 def _both() -> list[Field]:
@@ -55,6 +67,8 @@ class SearchBody(Struct, forbid_unknown_fields=True):
     exact: bool = False
     max_distance: MaxDistance | UnsetType = UNSET
     include: list[Field] | UnsetType = UNSET
+    filter: BodyFilter | UnsetType = UNSET
+    explain: Explain = False
 
 
 class SearchQuery(Struct, forbid_unknown_fields=True):
@@ -62,6 +76,8 @@ class SearchQuery(Struct, forbid_unknown_fields=True):
     exact: bool = False
     max_distance: MaxDistance | UnsetType = UNSET
     include: list[Field] | UnsetType = UNSET
+    filter: QueryFilter | UnsetType = UNSET
+    explain: Explain = False
 
 
 class FetchBody(Struct, forbid_unknown_fields=True):
@@ -73,17 +89,37 @@ class ListBody(Struct, forbid_unknown_fields=True):
     limit: Limit = LIST_DEFAULT
     cursor: str | None = None
     include: list[Field] = field(default_factory=_metadata)
+    filter: BodyFilter | UnsetType = UNSET
 
 
-class NoFilter(Struct, forbid_unknown_fields=True):
-    """`{}`: the filter that every item matches, the only one there is so far."""
+class ListQuery(Struct, forbid_unknown_fields=True):
+    limit: Limit = LIST_DEFAULT
+    cursor: str | None = None
+    include: list[Field] = field(default_factory=_metadata)
+    filter: QueryFilter | UnsetType = UNSET
+
+
+class CountBody(Struct, forbid_unknown_fields=True):
+    """Without a filter every item counts."""
+
+    filter: BodyFilter | UnsetType = UNSET
 
 
 class DeleteBody(Struct, forbid_unknown_fields=True):
-    """Exactly one of `ids` and `filter`; the empty filter deletes everything and wants `all`."""
+    """Exactly one of `ids` and `filter`; a filter that every item matches wants `all` besides."""
 
     ids: list[Id] | UnsetType = UNSET
-    filter: NoFilter | UnsetType = UNSET
+    filter: BodyFilter | UnsetType = UNSET
+    all: bool = False
+    dry_run: bool = False
+
+
+class PatchManyBody(Struct, forbid_unknown_fields=True):
+    """Exactly one of `ids` and `filter`, as in delete. `metadata` is merged by RFC 7396: null removes a field."""
+
+    metadata: Raw
+    ids: list[Id] | UnsetType = UNSET
+    filter: BodyFilter | UnsetType = UNSET
     all: bool = False
     dry_run: bool = False
 

@@ -14,6 +14,7 @@ from starlette.responses import Response
 from app.api import examples, npy
 from app.api.bodies import NPY, NPZ, Media, off_loop_if_large
 from app.api.encode import json_response, npz_response, search_value
+from app.api.filter_in import filter_in
 from app.api.ids import check_ids
 from app.api.json_in import decode
 from app.api.limits import QUERIES_JSON_MAX, QUERIES_MAX, QUERY_HITS_MAX
@@ -22,6 +23,7 @@ from app.api.resource import Call, Operation, Resource
 from app.api.schemas import SearchBody, SearchQuery
 from app.api.vectors_in import check_columns, matrix
 from app.engine.errors import Fault, Invalid, OutOfRange
+from app.engine.filters.ast import Filter
 from app.engine.types import CollectionSettings, Engine, Id, Include, SearchAnswer
 
 _SEARCH = Decoder(SearchBody)
@@ -35,7 +37,7 @@ _HITS_INLINE = 1_000
 class Search:
     """A decoded search: of queries (q, d), or of a stored item.
 
-    several: answer `results` instead of `hits`; place: how an error names query i.
+    several: answer `results` instead of `hits`; filter: None where all items match; place: how an error names query i.
     """
 
     queries: NDArray[Any] | None
@@ -45,6 +47,8 @@ class Search:
     max_distance: float | None
     include: Include | None
     several: bool
+    filter: Filter | None
+    explain: bool
     place: str = "vector"
 
 
@@ -116,13 +120,16 @@ def _made(
 ) -> Search:
     max_distance = None if isinstance(given.max_distance, UnsetType) else given.max_distance
     include = None if isinstance(given.include, UnsetType) else frozenset(given.include)
-    return Search(queries, id, given.k, given.exact, max_distance, include, several, place)
+    wanted = filter_in(given.filter)
+    return Search(queries, id, given.k, given.exact, max_distance, include, several, wanted, given.explain, place)
 
 
 async def _answer(call: Call, given: Search) -> Response:
     arrays = call.accepts(NPZ)
     if arrays and given.include:
         raise one(Invalid, "include", f"{NPZ} holds ids and distances alone: ask for JSON")
+    if arrays and given.explain:
+        raise one(Invalid, "explain", f"{NPZ} holds ids and distances alone: ask for JSON")
     include = frozenset[str]() if arrays else _METADATA if given.include is None else given.include
     answer = await _find(call, given, include)
     took_s = time.perf_counter() - call.started
@@ -141,14 +148,28 @@ async def _answer(call: Call, given: Search) -> Response:
 
 
 async def _find(call: Call, given: Search, include: Include) -> SearchAnswer:
-    if given.queries is None:
-        assert given.id is not None
-        return await call.engine.search_id(
-            call.name, given.id, given.k, exact=given.exact, max_distance=given.max_distance, include=include
-        )
     try:
+        if given.queries is None:
+            assert given.id is not None
+            return await call.engine.search_id(
+                call.name,
+                given.id,
+                given.k,
+                exact=given.exact,
+                max_distance=given.max_distance,
+                include=include,
+                filter=given.filter,
+                explain=given.explain,
+            )
         return await call.engine.search(
-            call.name, given.queries, given.k, exact=given.exact, max_distance=given.max_distance, include=include
+            call.name,
+            given.queries,
+            given.k,
+            exact=given.exact,
+            max_distance=given.max_distance,
+            include=include,
+            filter=given.filter,
+            explain=given.explain,
         )
     except Invalid as refused:
         if given.place != "vector":
@@ -173,6 +194,7 @@ _PROBLEMS = (
     "id-not-found",
     "id-type-mismatch",
     "out-of-range",
+    "invalid-filter",
     "unknown-field",
     "invalid-request",
     "collection-closed",
@@ -187,14 +209,20 @@ SEARCH = Operation(
     examples.FOUND,
     (*_PROBLEMS, "malformed-body", "too-large", "unsupported-media-type"),
     SearchBody,
-    {"by vector": examples.SEARCH, "several, exact": examples.SEARCH_SEVERAL, "by id": examples.SEARCH_ID},
+    {
+        "by vector": examples.SEARCH,
+        "several, exact": examples.SEARCH_SEVERAL,
+        "by id": examples.SEARCH_ID,
+        "filtered, explained": examples.SEARCH_FILTERED,
+    },
     npy=True,
     query=SearchQuery,
     answers=(NPZ,),
     description="Smaller distances are nearer: `l2` is Euclidean, `cosine` is 1 - cos, `dot` is the negative inner "
     "product. `vectors` answers `results`, one entry a query; so does a two-dimensional `.npy` body, whose parameters "
-    "stand in the query string. `exact` in the answer means that the hits are the true nearest. With "
-    "`Accept: application/x-npz` the arrays `ids` (-1 where there are fewer) and `distances` (+inf).",
+    "stand in the query string. With a `filter`, the nearest of the items whose metadata matches: k of them where so "
+    "many match. `explain` adds how they were found. `exact` in the answer means that the hits are the true nearest. "
+    "With `Accept: application/x-npz` the arrays `ids` (-1 where there are fewer) and `distances` (+inf).",
     tag="search",
 )
 NEIGHBORS = Operation(

@@ -2,7 +2,7 @@
 
 import numpy as np
 import xxhash
-from msgspec import UNSET
+from msgspec import UNSET, Raw
 from msgspec.json import Decoder
 from numpy.typing import NDArray
 from starlette.responses import Response
@@ -10,6 +10,7 @@ from starlette.responses import Response
 from app.api import examples
 from app.api.bodies import JSON, off_loop_if_large
 from app.api.encode import json_response
+from app.api.filter_in import EVERYTHING, filter_in
 from app.api.ids import check_id_count, check_ids, shown
 from app.api.json_in import decode
 from app.api.limits import IDEMPOTENCY_KEY
@@ -17,13 +18,15 @@ from app.api.metadata_in import compact
 from app.api.refusals import InvalidMetadata, one
 from app.api.resource import Call, Operation, Resource
 from app.api.rows_in import decoder
-from app.api.schemas import DeleteBody, PatchBody, WriteBody, WriteQuery
+from app.api.schemas import DeleteBody, PatchBody, PatchManyBody, WriteBody, WriteQuery
 from app.api.vectors_in import matrix
 from app.engine.errors import IdNotFound, Invalid
-from app.engine.types import CollectionSettings, Engine, Idempotency, Rows, Written
+from app.engine.filters.ast import Filter
+from app.engine.types import CollectionSettings, Engine, Id, Idempotency, Rows, Written
 
 _PATCH = Decoder(PatchBody)
 _DELETE = Decoder(DeleteBody)
+_PATCH_MANY = Decoder(PatchManyBody)
 
 _WRITE_EXAMPLES = {
     "items": examples.ADD,
@@ -54,6 +57,7 @@ def resources(engine: Engine) -> list[Resource]:
     """The routes that write; those of one item share theirs with reading (`reads.resources`)."""
     return [
         Resource(engine, "/v1/collections/{collection}/vectors/delete", [DELETE_MANY]),
+        Resource(engine, "/v1/collections/{collection}/vectors/patch", [PATCH_MANY]),
     ]
 
 
@@ -84,13 +88,16 @@ def _parse_patch(
     given = decode(_PATCH, body)
     if given.metadata is UNSET and given.vector is UNSET:
         raise one(Invalid, "metadata", "missing: give metadata, vector or both")
-    metadata = None
-    if given.metadata is not UNSET:
-        metadata = compact(given.metadata, "metadata")
-        if metadata is None:
-            raise one(InvalidMetadata, "metadata", "must be an object (a null inside it removes a field), not null")
+    metadata = None if given.metadata is UNSET else _merge_patch(given.metadata)
     vector = None if given.vector is UNSET else matrix([given.vector], settings.dimension, "vector")[0]
     return metadata, vector
+
+
+def _merge_patch(raw: Raw) -> bytes:
+    metadata = compact(raw, "metadata")
+    if metadata is None:
+        raise one(InvalidMetadata, "metadata", "must be an object (a null inside it removes a field), not null")
+    return metadata
 
 
 async def delete_one(call: Call) -> Response:
@@ -105,21 +112,58 @@ async def delete_many(call: Call) -> Response:
     call.no_query()
     settings = call.settings()
     _, body = await call.body()
-    given = await off_loop_if_large(len(body), lambda: decode(_DELETE, body))
+
+    def parse() -> tuple[DeleteBody, Chosen]:
+        given = decode(_DELETE, body)
+        return given, _chosen(given, settings)
+
+    given, chosen = await off_loop_if_large(len(body), parse)
     idempotency = await _idempotency(call, body)
+    if chosen is None:
+        count = await call.engine.delete_all(call.name, given.dry_run, idempotency)
+    elif isinstance(chosen, Filter):
+        count = await call.engine.delete_where(call.name, chosen, given.dry_run, idempotency)
+    else:
+        count = await call.engine.delete(call.name, chosen, given.dry_run, idempotency)
+    return json_response({"deleted": count})
+
+
+async def patch_many(call: Call) -> Response:
+    call.no_query()
+    settings = call.settings()
+    _, body = await call.body()
+
+    def parse() -> tuple[PatchManyBody, Chosen, bytes]:
+        given = decode(_PATCH_MANY, body)
+        return given, _chosen(given, settings), _merge_patch(given.metadata)
+
+    given, chosen, metadata = await off_loop_if_large(len(body), parse)
+    idempotency = await _idempotency(call, body)
+    ids, wanted = (chosen, None) if isinstance(chosen, list) else (None, chosen or EVERYTHING)
+    count = await call.engine.patch_many(call.name, ids, wanted, metadata, given.dry_run, idempotency)
+    return json_response({"patched": count})
+
+
+Chosen = list[Id] | Filter | None
+"""The items of a bulk operation: by id, by filter, or all (None)."""
+
+
+def _chosen(given: DeleteBody | PatchManyBody, settings: CollectionSettings) -> Chosen:
+    """Raises Invalid's family; a filter that every item matches wants to be confirmed, however it is written."""
     if (given.ids is UNSET) == (given.filter is UNSET):
         raise one(Invalid, "ids", "give exactly one of ids and filter")
-    if given.ids is UNSET:
-        if not given.all:
-            raise one(Invalid, "filter", 'an empty filter deletes every item: add "all": true where that is meant')
-        count = await call.engine.delete_all(call.name, given.dry_run, idempotency)
-    else:
+    if given.ids is not UNSET:
         if given.all:
             raise one(Invalid, "all", "goes with an empty filter, not with ids")
         check_id_count(len(given.ids))
         check_ids(given.ids, settings.id_type, "ids[{}]")
-        count = await call.engine.delete(call.name, given.ids, given.dry_run, idempotency)
-    return json_response({"deleted": count})
+        return given.ids
+    wanted = filter_in(given.filter)
+    if wanted is None and not given.all:
+        raise one(Invalid, "filter", 'every item matches this filter: add "all": true where that is meant')
+    if wanted is not None and given.all:
+        raise one(Invalid, "all", "goes with an empty filter, not with one that chooses")
+    return wanted
 
 
 async def _rows(call: Call) -> tuple[Rows, Idempotency | None]:
@@ -224,13 +268,50 @@ DELETE_MANY = Operation(
         "unsupported-media-type",
         "id-type-mismatch",
         "out-of-range",
+        "invalid-filter",
         "unknown-field",
         "invalid-request",
         "idempotency-mismatch",
+        "too-many-pending",
         "collection-closed",
+        "outcome-unknown",
+        "disk-full",
     ),
     DeleteBody,
-    {"by id": examples.DELETE, "everything, counted only": examples.DELETE_ALL},
-    description="Ids that are not there are passed over. `dry_run` counts only. Filters other than the empty one are "
-    "not known yet.",
+    {
+        "by id": examples.DELETE,
+        "by filter": examples.DELETE_MATCHING,
+        "everything, counted only": examples.DELETE_ALL,
+    },
+    description="By ids, of which those that are not there are passed over, or by a filter on metadata, all in one "
+    "transaction. A filter that every item matches wants `all` besides. `dry_run` counts only.",
+)
+PATCH_MANY = Operation(
+    "POST",
+    "patch",
+    "Change items' metadata",
+    patch_many,
+    200,
+    {"patched": 1},
+    (
+        "malformed-body",
+        "collection-not-found",
+        "too-large",
+        "unsupported-media-type",
+        "id-type-mismatch",
+        "invalid-metadata",
+        "out-of-range",
+        "invalid-filter",
+        "unknown-field",
+        "invalid-request",
+        "idempotency-mismatch",
+        "too-many-pending",
+        "collection-closed",
+        "outcome-unknown",
+        "disk-full",
+    ),
+    PatchManyBody,
+    {"by id": examples.PATCH_IDS, "by filter": examples.PATCH_MATCHING},
+    description="`metadata` is merged into that of every item by RFC 7396 (null removes a field). The items are chosen "
+    "as in delete: by ids, of which those that are not there are passed over, or by a filter. `dry_run` counts only.",
 )

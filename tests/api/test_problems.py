@@ -29,6 +29,7 @@ EXPECTED = {
         "not-finite",
         "zero-vector",
         "id-type-mismatch",
+        "invalid-filter",
         "invalid-metadata",
         "out-of-range",
         "idempotency-mismatch",

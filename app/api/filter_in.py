@@ -1,0 +1,76 @@
+"""Filters on their way in, from bodies and query strings. The same text comes again and again: it is read once."""
+
+from collections import OrderedDict
+from threading import Lock
+
+from msgspec import UNSET, Raw, UnsetType
+
+from app.api.refusals import one
+from app.engine.errors import InvalidFilter, Malformed
+from app.engine.filters.ast import Filter
+from app.engine.filters.parse import parse, parse_value
+
+CACHE_BYTES = 4 * 2**20
+"""Filter texts kept. What was read from one is about seven times as large at most."""
+_ENTRY_BYTES = 200
+"""What the smallest costs besides its text."""
+
+EVERYTHING = parse_value({})
+
+
+class Read:
+    """The filters read last, by their text. A parsed filter is immutable, so all requests may share it."""
+
+    def __init__(self, cache_bytes: int) -> None:
+        self._cache_bytes = cache_bytes
+        self._bytes = 0
+        self._kept: OrderedDict[bytes, Filter] = OrderedDict()
+        self._lock = Lock()  # large bodies are decoded in threads
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def __call__(self, text: bytes) -> Filter:
+        """Raises as `parse` does."""
+        with self._lock:
+            kept = self._kept.get(text)
+            if kept is not None:
+                self._kept.move_to_end(text)
+                return kept
+        parsed = parse(text)
+        self._keep(text, parsed)
+        return parsed
+
+    def _keep(self, text: bytes, parsed: Filter) -> None:
+        size = len(text) + _ENTRY_BYTES
+        if size > self._cache_bytes:
+            return
+        with self._lock:
+            if self._kept.setdefault(text, parsed) is not parsed:
+                return  # another thread was faster
+            self._bytes += size
+            while self._bytes > self._cache_bytes:
+                oldest, _ = self._kept.popitem(last=False)
+                self._bytes -= len(oldest) + _ENTRY_BYTES
+
+
+_read = Read(CACHE_BYTES)
+
+
+def filter_in(given: Raw | str | UnsetType) -> Filter | None:
+    """A body's filter (JSON) or a query string's (its text); None where none is given or all items match it.
+
+    Raises InvalidFilter, NotFinite and OutOfRange, naming the place, and Malformed for a body that is no JSON.
+    """
+    if given is UNSET:
+        return None
+    wanted = _of_query(given) if isinstance(given, str) else _read(bytes(given))
+    return None if wanted.matches_all else wanted
+
+
+def _of_query(text: str) -> Filter:
+    try:
+        return _read(text.encode())
+    except Malformed as refused:
+        # Of a body the whole is malformed; here it is one parameter.
+        raise one(InvalidFilter, "filter", refused.detail.removeprefix("filter ")) from None
