@@ -57,6 +57,15 @@ def number(value: Number) -> Number:
     return int(value) if type(value) is float and value.is_integer() else value
 
 
+def value_of(given: Any) -> Values:
+    """The set of one JSON scalar (a finite number), as `values_of` makes it from several."""
+    if type(given) is str:
+        return Values(strings=(given,))
+    if type(given) is bool:
+        return Values(true=True) if given else Values(false=True)
+    return Values(null=True) if given is None else Values(numbers=(number(given),))
+
+
 def values_of(given: Iterable[Any]) -> Values:
     """The set of some JSON scalars (finite numbers)."""
     given = tuple(given)
@@ -80,9 +89,9 @@ def _normal(node: Node, negated: bool) -> _Form:
 
 
 def _never(leaf: Leaf) -> bool:
-    return (isinstance(leaf, Among) and leaf.values == _NO_VALUES) or (
-        isinstance(leaf, Size) and not 0 <= leaf.n < _SIZE_END
-    )
+    if isinstance(leaf, Among):
+        return not any(_listed(leaf.values))
+    return isinstance(leaf, Size) and not 0 <= leaf.n < _SIZE_END
 
 
 def _leaf(leaf: Leaf, negated: bool) -> _Form:
@@ -156,6 +165,5 @@ def _union(sets: list[Values]) -> Values:
     )
 
 
-_NO_VALUES = Values()
 _ALL = _Form('["and"]', And(()))
 _NONE = _Form('["or"]', Or(()))

@@ -26,7 +26,7 @@ from app.engine.filters.ast import (
     Prefix,
     Size,
 )
-from app.engine.filters.normal import normal, number, values_of
+from app.engine.filters.normal import normal, number, value_of, values_of
 
 MAX_DEPTH = 16
 """Levels: the filter itself is the first, each $and, $or and $not begins another."""
@@ -114,7 +114,7 @@ class _Reader:
             return self.fault(where, _TOO_DEEP)
         if not value:
             self._counted(where)
-        return And(tuple([self._term(name, given, _step(where, name), depth) for name, given in value.items()]))
+        return _and([self._term(name, given, _step(where, name), depth) for name, given in value.items()])
 
     def _term(self, name: str, value: Any, where: str, depth: int) -> Node:
         if not name.startswith("$"):
@@ -153,8 +153,7 @@ class _Reader:
     def _operators(self, path: Path, value: dict[str, Any], where: str, depth: int) -> Node:
         if not value:
             return self.fault(where, 'an empty object is no condition; {"$exists": true} asks whether a field is there')
-        parts = [self._operator(path, name, operand, _step(where, name), depth) for name, operand in value.items()]
-        return And(tuple(parts)) if len(parts) != 1 else parts[0]
+        return _and([self._operator(path, name, operand, _step(where, name), depth) for name, operand in value.items()])
 
     def _operator(self, path: Path, name: str, operand: Any, where: str, depth: int) -> Node:
         self._counted(where)
@@ -205,7 +204,7 @@ def _eq(reader: _Reader, path: Path, operand: Any, where: str) -> Node:
         return reader.fault(where, "an array equals nothing: $in takes one of several values, $all wants them all")
     if type(operand) is dict:
         return reader.fault(where, f'an object equals nothing: compare its fields, as "{_shown(path)}.key"')
-    return Among(path, values_of((operand,))) if reader.scalar(operand, where) else _NOTHING
+    return Among(path, value_of(operand)) if reader.scalar(operand, where) else _NOTHING
 
 
 def _ne(reader: _Reader, path: Path, operand: Any, where: str) -> Node:
@@ -283,6 +282,11 @@ _OPERATORS: dict[str, Callable[[_Reader, Path, Any, str], Node]] = {
     "$size": _size,
 }
 """What stands behind a field, $not aside."""
+
+
+def _and(parts: list[Node]) -> Node:
+    return parts[0] if len(parts) == 1 else And(tuple(parts))
+
 
 _TOO_DEEP = f"is nested deeper than {MAX_DEPTH} levels of $and, $or and $not"
 

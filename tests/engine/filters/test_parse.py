@@ -349,7 +349,7 @@ def test_a_place_of_ones_own_and_raw_values() -> None:
         ),
     )
 )
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_anything_is_read_or_refused(value: Any) -> None:
     try:
         made = parse_value(value)
