@@ -100,8 +100,12 @@ class Segment:
     key; ids: (n,) int64, or StrIds; norms: (n,) float32; block_xxh3: (m,) uint64. extents: dataset → where it lies.
     """
 
-    def __init__(self, path: Path, mapping: mmap.mmap, metric: str, extents: dict[str, Extent]) -> None:
+    def __init__(
+        self, path: Path, mapping: mmap.mmap, metric: str, extents: dict[str, Extent], base_key: int | None = None
+    ) -> None:
         self.path = path
+        self.base_key = base_key
+        """What the keys count from, as the file says: the catalogue's word counts, and the file may have none."""
         self.metric = metric
         self.extents = extents
         self.file_bytes = len(mapping)
@@ -155,16 +159,28 @@ def open_segment(path: str | os.PathLike[str]) -> Segment:
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         size = os.fstat(fd).st_size
-        metric, extents = _parse(path, size)
+        metric, extents, base_key = _parse(path, size)
+    finally:
+        os.close(fd)
+    return map_segment(path, metric, extents, base_key)
+
+
+def map_segment(path: Path, metric: str, extents: dict[str, Extent], base_key: int | None = None) -> Segment:
+    """A segment whose layout is known. Raises SegmentError where the file is too short for it."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        size = os.fstat(fd).st_size
+        if size < max(extent.end for extent in extents.values()):
+            raise SegmentError(f"{path}: it is cut off at byte {size}")
         # Private and read-only: the pages are the page cache's own, shared by every process, and a stray write
         # through a raw pointer is a crash here instead of a silently changed vector.
         mapping = mmap.mmap(fd, size, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ)
     finally:
         os.close(fd)
-    return Segment(path, mapping, metric, extents)
+    return Segment(path, mapping, metric, extents, base_key)
 
 
-def _parse(path: Path, size: int) -> tuple[str, dict[str, Extent]]:
+def _parse(path: Path, size: int) -> tuple[str, dict[str, Extent], int | None]:
     try:
         # No HDF5 locking: the file never changes, and a read-only file system has no locks to give.
         with h5py.File(path, "r", locking=False) as file:
@@ -175,7 +191,7 @@ def _parse(path: Path, size: int) -> tuple[str, dict[str, Extent]]:
         raise SegmentError(f"{path}: HDF5 cannot read it: {e}") from e
 
 
-def _parse_open(path: Path, file: h5py.File, size: int) -> tuple[str, dict[str, Extent]]:
+def _parse_open(path: Path, file: h5py.File, size: int) -> tuple[str, dict[str, Extent], int | None]:
     kind = _text(file, "format")
     if kind != FORMAT:
         raise SegmentError(f"{path}: not a seedvec segment (root attribute format is {kind!r})")
@@ -189,7 +205,7 @@ def _parse_open(path: Path, file: h5py.File, size: int) -> tuple[str, dict[str, 
     names = [VECTORS, KEYS, NORMS, BLOCK_XXH3, *((ID_BYTES, ID_OFFSETS) if str_ids else (IDS,))]
     extents = {name: _extent(path, file, name, size) for name in names}
     _check_extents(path, extents, _number(file, "rows"), _number(file, "dimension"))
-    return metric, extents
+    return metric, extents, _number(file, "base_key") if "base_key" in file.attrs else None
 
 
 def text_attribute(text: str) -> np.bytes_:

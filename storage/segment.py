@@ -55,12 +55,13 @@ def write_segment(
     ids: Ids,
     norms: NDArray[np.float32],
     metric: str,
+    base_key: int | None = None,
 ) -> SegmentFile:
     """Writes n ≥ 1 rows in one go; see SegmentWriter for shapes and errors."""
     n, d = vectors.shape
     encoded = encode_ids(ids)
     total = None if isinstance(encoded, np.ndarray) else sum(map(len, encoded))
-    with SegmentWriter(path_tmp, n, d, vectors.dtype, metric, total) as writer:
+    with SegmentWriter(path_tmp, n, d, vectors.dtype, metric, total, base_key) as writer:
         writer.append(vectors, keys_rel, encoded, norms)
         return writer.finish()
 
@@ -84,13 +85,21 @@ class SegmentWriter:
 
     As a context manager it unlinks the file where the block ends in an exception or without `finish`.
 
-    dtype: float32 or float16; id_bytes_total: None for int ids, else the sum of the ids' UTF-8 lengths.
+    dtype: float32 or float16; id_bytes_total: None for int ids, else the sum of the ids' UTF-8 lengths; base_key: what
+    the keys count from, where it is known already (a write too large to pend gets its keys later).
     Raises OSError(ENOSPC) where there is no room, ValueError where rows, dimension or what is appended do not fit
     (zero rows, keys that do not ascend, more rows than announced); the file is then unlinked.
     """
 
     def __init__(
-        self, path: Path, rows: int, dimension: int, dtype: Any, metric: str, id_bytes_total: int | None
+        self,
+        path: Path,
+        rows: int,
+        dimension: int,
+        dtype: Any,
+        metric: str,
+        id_bytes_total: int | None,
+        base_key: int | None = None,
     ) -> None:
         self.path = path
         self.rows = rows
@@ -104,7 +113,7 @@ class SegmentWriter:
         try:
             _require_room(path.parent, _upper_bytes(shapes))
             hit(LAYOUT)
-            self._extents = _lay_out(path, metric, rows, dimension, shapes)
+            self._extents = _lay_out(path, metric, rows, dimension, shapes, base_key)
             self._fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
             hit(RESERVE)
             # Every block of the file exists from here on: no later write can meet a full disk.
@@ -243,7 +252,17 @@ def _require_room(folder: Path, needed: int) -> None:
         raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)}: a segment needs {needed} bytes", os.fspath(folder))
 
 
-def _lay_out(path: Path, metric: str, rows: int, dimension: int, shapes: _Shapes) -> dict[str, fmt.Extent]:
+def layout_of(
+    path: Path, rows: int, dimension: int, dtype: Any, metric: str, id_bytes_total: int | None
+) -> dict[str, fmt.Extent]:
+    """Where the datasets of such a segment lie: always the same. path: of the skeleton that is made to find out."""
+    shapes = _shapes(rows, dimension, np.dtype(dtype), metric, id_bytes_total)
+    return _lay_out(path, metric, rows, dimension, shapes, None)
+
+
+def _lay_out(
+    path: Path, metric: str, rows: int, dimension: int, shapes: _Shapes, base_key: int | None
+) -> dict[str, fmt.Extent]:
     """The HDF5 skeleton: every dataset has its place, none its numbers (the file is sparse)."""
     access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
     access.set_alignment(1, fmt.ALIGNMENT)
@@ -262,6 +281,8 @@ def _lay_out(path: Path, metric: str, rows: int, dimension: int, shapes: _Shapes
     with h5py.File(h5py.h5f.create(os.fsencode(path), h5py.h5f.ACC_TRUNC, fcpl=root, fapl=access)) as file:
         texts = {"format": fmt.text_attribute(fmt.FORMAT), "metric": fmt.text_attribute(metric)}
         file.attrs.update(texts, version=fmt.VERSION, rows=rows, dimension=dimension)
+        if base_key is not None:
+            file.attrs["base_key"] = base_key
         for name, (shape, dtype) in shapes.items():
             space = h5py.h5s.create_simple(shape)
             dataset = h5py.h5d.create(file.id, name.encode(), h5py.h5t.py_create(dtype), space, how)

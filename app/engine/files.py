@@ -24,11 +24,21 @@ class SealedFile:
 
 
 def write_sealed(
-    folder: Path, seq: int, *, keys_rel: NDArray[np.uint64], ids: Any, vectors: NDArray[Any], metric: str
+    folder: Path,
+    seq: int,
+    *,
+    keys_rel: NDArray[np.uint64],
+    ids: Any,
+    vectors: NDArray[Any],
+    metric: str,
+    base_key: int | None = None,
 ) -> SealedFile:
-    """folder: the collection's. Raises OSError; then no file is left."""
+    """folder: the collection's; base_key: what keys_rel count from, where that is known. Raises OSError; then no file is left."""
     final = folder / SEGMENTS_NAME / segment_name(seq)
     tmp = atomic.temporary(final)
-    written = write_segment(tmp, vectors=vectors, keys_rel=keys_rel, ids=ids, norms=norms(vectors), metric=metric)
+    lengths = norms(vectors)
+    written = write_segment(
+        tmp, vectors=vectors, keys_rel=keys_rel, ids=ids, norms=lengths, metric=metric, base_key=base_key
+    )
     atomic.publish(tmp, final, "segment")
     return SealedFile(final.name, written.bytes, hex16(written.xxh3))

@@ -60,7 +60,8 @@ def write_merged(
     n, base = len(rows.keys), int(rows.keys[0])
     chunk = max(1, CHUNK_BYTES // (settings.dimension * settings.vector_dtype.itemsize))
     id_bytes = _id_bytes(inputs, rows) if settings.id_type == "str" else None
-    with SegmentWriter(tmp, n, settings.dimension, settings.vector_dtype, settings.metric, id_bytes) as writer:
+    s = settings
+    with SegmentWriter(tmp, n, s.dimension, s.vector_dtype, s.metric, id_bytes, base) as writer:
         for begin in range(0, n, chunk):
             part = slice(begin, min(begin + chunk, n))
             vectors, ids, norms = _gather(inputs, rows.sources[part], rows.rows[part], settings)

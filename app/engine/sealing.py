@@ -100,7 +100,13 @@ class Sealing:
         seq = c.publisher.reserve_seq()
         keys_rel = (rows.keys - first).astype(np.uint64)
         written = write_sealed(
-            c.folder, seq, keys_rel=keys_rel, ids=rows.ids, vectors=rows.vectors, metric=settings.metric
+            c.folder,
+            seq,
+            keys_rel=keys_rel,
+            ids=rows.ids,
+            vectors=rows.vectors,
+            metric=settings.metric,
+            base_key=first,
         )
         segment = SegmentRow(seq, written.file, len(rows.keys), first, last - first + 1, written.bytes, written.xxh3)
         try:
