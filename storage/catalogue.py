@@ -158,6 +158,10 @@ class SegmentRow:
     def files(self) -> tuple[str, ...]:
         return (self.file, *(row.file for row in self.derived))
 
+    @property
+    def total_bytes(self) -> int:
+        return self.bytes + sum(row.bytes for row in self.derived)
+
 
 @dataclass(frozen=True, slots=True)
 class JobRow:

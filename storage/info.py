@@ -1,8 +1,9 @@
-"""`seedvec info`: what a data folder, a segment or an index file holds. Reads headers and catalogues only."""
+"""`seedvec info`: what a data folder, a segment, an index or a columns file holds. Reads headers and catalogues only."""
 
 import os
 import struct
 from contextlib import closing
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -10,7 +11,8 @@ import apsw
 
 from seedvec.segment import SegmentError, open_segment
 from storage import catalogue, errors, registry
-from storage.catalogue import IndexRow, SegmentRow
+from storage.catalogue import ColumnsRow, IndexRow, SegmentRow
+from storage.columns import open_columns
 from storage.layout import CollectionFolder, DataFolder
 from storage.lock import holder
 from storage.readonly import ReadOnlyDatabase
@@ -18,6 +20,9 @@ from storage.readonly import ReadOnlyDatabase
 FAISS_METRICS: Final = {0: "inner product", 1: "l2"}
 # fourcc, dimension, rows, two unused, trained, metric: how every file of faiss.write_index begins.
 FAISS_HEADER: Final = struct.Struct("<4siqqqBi")
+
+MAX_PATHS: Final = 50
+"""Fields of a columns file that are named."""
 
 
 def info(path: str | os.PathLike[str]) -> str:
@@ -27,6 +32,8 @@ def info(path: str | os.PathLike[str]) -> str:
         return _folder(DataFolder(path))
     if path.suffix == ".faiss":
         return _index_file(path)
+    if path.suffix == ".npz":
+        return _columns_file(path)
     return _segment_file(path)
 
 
@@ -58,13 +65,13 @@ def _collection(folder: CollectionFolder) -> list[str]:
         segments, job = catalogue.read_segments(db), catalogue.read_job(db)
     s = settings
     spec = s.index_spec
-    total = sum(r.bytes + (r.index.bytes if r.index else 0) for r in segments)
+    total = sum(r.total_bytes for r in segments)
     lines = [
         f"  {s.dimension} × {s.dtype}, {s.metric}, {s.id_type} ids, created {s.created}",
         f"  index {spec.get('kind')} {spec.get('params') or ''}".rstrip() + f", recall {s.recall}",
         (
             f"  {state.live:,} live vectors; {state.pending_rows:,} pending ({state.pending_bytes:,} bytes); "
-            f"{len(segments)} segments, {total:,} bytes with their indexes; catalogue {_size(folder.catalogue):,} bytes"
+            f"{len(segments)} segments, {total:,} bytes with indexes and columns; catalogue {_size(folder.catalogue):,} bytes"
         ),
     ]
     if state.dropped:
@@ -78,11 +85,12 @@ def _collection(folder: CollectionFolder) -> list[str]:
 def _segment_lines(row: SegmentRow) -> list[str]:
     keys = f"keys {row.base_key} to {row.base_key + row.span - 1}"
     lines = [f"  segments/{row.file}: {row.rows:,} rows, {keys}, {row.bytes:,} bytes, xxh3 {row.xxh3}"]
-    return lines + ([_index_line(row.index)] if row.index else [])
+    return lines + [_derived_line(derived) for derived in row.derived]
 
 
-def _index_line(row: IndexRow) -> str:
-    return f"    {row.file}: {row.kind}, {row.bytes:,} bytes, xxh3 {row.xxh3}"
+def _derived_line(row: IndexRow | ColumnsRow) -> str:
+    what = row.kind if isinstance(row, IndexRow) else f"metadata columns as of log position {row.log_pos}"
+    return f"    {row.file}: {what}, {row.bytes:,} bytes, xxh3 {row.xxh3}"
 
 
 def _size(path: Path) -> int:
@@ -122,7 +130,20 @@ def _index_file(path: Path) -> str:
         )
     ]
     named = _catalogue_row(path)
-    return "\n".join([*lines, f"  in the catalogue:{_index_line(named)}" if named else "  no catalogue names it"])
+    return "\n".join([*lines, f"  in the catalogue:{_derived_line(named)}" if named else "  no catalogue names it"])
+
+
+def _columns_file(path: Path) -> str:
+    try:
+        columns = open_columns(path)
+    except errors.Damaged as e:
+        return str(e)
+    named = [".".join(keys) for keys in islice(columns.paths(), MAX_PATHS)]
+    more = f" and {columns.path_count - len(named):,} more" if columns.path_count > len(named) else ""
+    return (
+        f"{path}: metadata columns of {columns.rows:,} rows, {path.stat().st_size:,} bytes\n"
+        f"  {columns.path_count:,} fields: {', '.join(named)}{more}"
+    )
 
 
 def _head(path: Path) -> bytes:

@@ -18,7 +18,7 @@ def describe(name: str, folder: Path, db: Database, index_min_rows: int) -> dict
         segments = catalogue.read_segments(db)
         job = catalogue.read_job(db)
     index = index_state(settings, state, segments, job, index_min_rows)
-    files = sum(s.bytes + (s.index.bytes if s.index else 0) for s in segments)
+    files = sum(s.total_bytes for s in segments)
     return {
         "name": name,
         "dimension": settings.dimension,
