@@ -22,7 +22,8 @@ def lose_power(folder: Path, images: int, seed: int, *, fail_fast: bool = False,
     """Records the script below `folder` and judges so many images of it. folder: there; what fails is left in it."""
     (folder / "recorded").mkdir()
     recorded = record(folder / "recorded", script_seed)
-    return judge_all(recorded, cases(recorded.load(), images, seed), folder / "failed", fail_fast=fail_fast)
+    chosen = cases(recorded.load(), recorded.ledger.read_bytes(), images, seed)
+    return judge_all(recorded, chosen, folder / "failed", fail_fast=fail_fast)
 
 
 def main() -> int:

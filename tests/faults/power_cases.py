@@ -1,20 +1,32 @@
 """Where the power goes, and how: the cases of the power-loss suite, chosen by a seed.
 
-Half of the points are acknowledgements, and the first of them lose everything that was not synced: whatever misses a
-sync shows there. The others lie beside syncs, renames and removals (commits, seals, merges, checkpoints), or anywhere.
+Some points are acknowledgements after which everything unsynced is lost: whatever misses a sync shows there. The
+others are drawn by situation (what is done to what kind of file during which operation): there are a thousand commits
+to a creation or a merge, and each situation counts the same.
 """
 
+import json
 import random
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from tests.faults.disk import PAGE_BYTES, SECTOR_BYTES, Disk, Fate, Record, Wrote, everything, nothing
+from tests.faults.disk import (
+    PAGE_BYTES,
+    SECTOR_BYTES,
+    Disk,
+    Event,
+    Fate,
+    NameChange,
+    Record,
+    Renamed,
+    everything,
+    nothing,
+)
 
 SHARES: Final = {"all lost": 5, "one lost": 6, "one kept": 3, "some lost": 8, "in order": 3, "all kept": 1}
 """How the power goes → how often."""
-HOT: Final = 0.7
-"""Share of the points between acknowledgements that lie beside something other than a write."""
 ALL_LOST: Final = 0.3
 """Share of the cases that are acknowledgements with everything unsynced lost."""
 
@@ -32,23 +44,55 @@ class Case:
         return f"case {self.number}: before event {self.point}, {self.how}"
 
 
-def cases(record: Record, count: int, seed: int) -> list[Case]:
+def cases(record: Record, ledger: bytes, count: int, seed: int) -> list[Case]:
     """In the order of their points, so that a disk goes through them once."""
     rng = random.Random(seed)
-    acknowledged = acknowledgements(record)
-    hot = [i + rng.randrange(2) for i, event in enumerate(record.events) if not isinstance(event, Wrote)]
+    drawn = [(point, "all lost") for point in _spread(acknowledgements(record), int(count * ALL_LOST), rng)]
     names, weights = list(SHARES), list(SHARES.values())
-    drawn = [(point, "all lost") for point in _spread(acknowledged, int(count * ALL_LOST), rng)]
+    by_situation = list(situations(record, ledger).values())
     while len(drawn) < count:
-        if rng.random() < 0.4:
-            point = rng.choice(acknowledged)
-        elif rng.random() < HOT:
-            point = rng.choice(hot)
-        else:
-            point = rng.randrange(len(record.events) + 1)
+        if len(drawn) % len(by_situation) == 0:
+            rng.shuffle(by_situation)
+        point = rng.choice(by_situation[len(drawn) % len(by_situation)]) + rng.randrange(2)
         drawn.append((point, rng.choices(names, weights)[0]))
     drawn.sort()
     return [Case(number, point, how, rng.getrandbits(48)) for number, (point, how) in enumerate(drawn)]
+
+
+def situations(record: Record, ledger: bytes) -> dict[tuple[str, str, str], list[int]]:
+    """(operation under way, what is done, to which kind of file) → the events."""
+    found: dict[tuple[str, str, str], list[int]] = {}
+    under_way = _operations(record, ledger)
+    names: dict[int, str] = {}
+    for i, event in enumerate(record.events):
+        if isinstance(event, NameChange):
+            names[event.inode] = event.new if isinstance(event, Renamed) else event.name
+        kind = _kind(names.get(_touched(event), "the data folder"))
+        found.setdefault((under_way[i], type(event).__name__, kind), []).append(i)
+    return found
+
+
+def _operations(record: Record, ledger: bytes) -> list[str]:
+    """For each event the kind of the operation that was announced last."""
+    found: list[str] = []
+    lines: Iterator[bytes] = iter(ledger.splitlines(keepends=True))
+    read, kind = 0, "start"
+    for size in record.ledger_bytes:
+        while read < size:
+            line = next(lines)
+            read += len(line)
+            kind = json.loads(line).get("kind", kind)
+        found.append(kind)
+    return found
+
+
+def _touched(event: Event) -> int:
+    return event.inode
+
+
+def _kind(name: str) -> str:
+    """The name without what is drawn or counted in it."""
+    return re.sub(r"[0-9a-f]{32}|[0-9]+", "#", name)
 
 
 def acknowledgements(record: Record) -> list[int]:

@@ -40,9 +40,9 @@ class Hooks:
         self._open_file = builtins.open
 
     def install(self) -> None:
-        for name in ("open", "write", "pwrite", "ftruncate", "posix_fallocate", "fsync", "rename", "mkdir"):
+        for name in ("open", "write", "pwrite", "truncate", "posix_fallocate", "fsync", "rename", "mkdir"):
             setattr(os, name, getattr(self, f"_{name}")(getattr(os, name)))
-        os.fdatasync = os.fsync
+        os.fdatasync, os.ftruncate = os.fsync, os.truncate
         os.unlink, os.rmdir = self._remove(os.unlink), self._remove(os.rmdir)
         os.remove, os.replace = os.unlink, os.rename
         for name in REFUSED:
@@ -95,17 +95,21 @@ class Hooks:
 
         return pwrite
 
-    def _ftruncate(self, real: Callable[..., None]) -> Callable[..., None]:
+    def _truncate(self, real: Callable[[Any, int], None]) -> Callable[[Any, int], None]:
         r = self._recorder
 
-        def ftruncate(fd: int, length: int) -> None:
+        def truncate(path: Any, length: int) -> None:
             with r.lock:
-                real(fd, length)
-                inode = r.of_fd(fd)
+                real(path, length)
+                if isinstance(path, int):
+                    inode = r.of_fd(path)
+                else:
+                    relative = r.below(path)
+                    inode = None if relative is None else r.known(relative)
                 if inode is not None:
                     r.resized(inode, length)
 
-        return ftruncate
+        return truncate
 
     def _posix_fallocate(self, real: Callable[..., None]) -> Callable[..., None]:
         r = self._recorder
