@@ -42,18 +42,14 @@ class ColumnsBuilder:
 
     def add(self, docs: Sequence[bytes | None]) -> None:
         """The metadata of the next rows: each a JSON object in UTF-8, or None. Raises Damaged where it is not."""
+        ends = np.cumsum([0, *(0 if doc is None else len(doc) for doc in docs)])
         first = 0
         while first < len(docs):
-            last = min(len(docs), first + BATCH_ROWS - len(self._waiting))
-            some = docs[first:last]
-            size = sum(map(len, filter(None, some)))
-            if size > BATCH_BYTES and last - first > 1:
-                # Twice the bytes at most: one row's metadata is small beside a batch.
-                last = first + max(1, (last - first) * BATCH_BYTES // (2 * size))
-                some = docs[first:last]
-                size = sum(map(len, filter(None, some)))
-            self._waiting += some
-            self._waiting_bytes += size
+            room = BATCH_BYTES - self._waiting_bytes
+            last = int(np.searchsorted(ends, int(ends[first]) + room, "right")) - 1
+            last = min(max(last, first + 1), first + BATCH_ROWS - len(self._waiting))
+            self._waiting += docs[first:last]
+            self._waiting_bytes += int(ends[last] - ends[first])
             if len(self._waiting) >= BATCH_ROWS or self._waiting_bytes >= BATCH_BYTES:
                 self._take()
             first = last

@@ -54,7 +54,10 @@ class Huge(Sequence[int]):
 
 
 class Dictionary:
-    """ints: ascending int64; fractions: ascending float64, none integral; huge and strings: ascending. Each once."""
+    """Numbers are asked for in the filters' normal form: an integral float as that int.
+
+    ints: ascending int64; fractions: ascending float64, none integral; huge and strings: ascending. Each once.
+    """
 
     __slots__ = ("first_string", "fractions", "huge", "ints", "size", "strings")
 
@@ -69,7 +72,6 @@ class Dictionary:
 
     def place(self, number: Number) -> int:
         """The first code of a number that is not smaller: `first_string` where there is none."""
-        number = _plain(number)
         return (
             FIRST_NUMBER
             + int(np.searchsorted(self.ints, _least_int64(number)) if number <= INT64_MAX else len(self.ints))
@@ -78,7 +80,6 @@ class Dictionary:
         )
 
     def has(self, number: Number) -> bool:
-        number = _plain(number)
         if isinstance(number, float):
             return _holds(self.fractions, number)
         if INT64_MIN <= number <= INT64_MAX:
@@ -116,15 +117,14 @@ class Dictionary:
         return self.strings.find_all([text.encode() for text in texts]) + self.first_string
 
     def codes_of_numbers(self, numbers: Sequence[Number]) -> NDArray[np.intp]:
-        """Codes of those of the numbers (ascending, each once) that are here, in no order."""
-        plain = [_plain(number) for number in numbers]
-        ints = [n for n in plain if isinstance(n, int) and INT64_MIN <= n <= INT64_MAX]
-        fractions = [n for n in plain if isinstance(n, float)]
-        parts = [self.int_codes(_common(self.ints, np.array(ints, np.int64)))]
-        parts.append(self.fraction_codes(_common(self.fractions, np.array(fractions, np.float64))))
+        """Codes of those of the numbers (each once, integral ones as int) that are here, in no order."""
+        ints, huge = split_ints([n for n in numbers if isinstance(n, int)])
+        parts = [self.int_codes(_common(self.ints, ints))]
+        if len(ints) + len(huge) < len(numbers):
+            fractions = np.array([n for n in numbers if isinstance(n, float)], np.float64)
+            parts.append(self.fraction_codes(_common(self.fractions, fractions)))
         if len(self.huge):
-            rest = [n for n in plain if isinstance(n, int) and not INT64_MIN <= n <= INT64_MAX]
-            parts.append(np.array([self.place(n) for n in rest if self.has(n)], np.intp))
+            parts.append(np.array([self.place(n) for n in huge if self.has(n)], np.intp))
         return np.concatenate(parts)
 
     def int_codes(self, ranks: NDArray[np.intp]) -> NDArray[np.intp]:
@@ -148,8 +148,13 @@ class Dictionary:
         return ranks + np.where(ranks < self.huge.low, FIRST_NUMBER, FIRST_NUMBER + between)
 
 
-def _plain(number: Number) -> Number:
-    return int(number) if isinstance(number, float) and number.is_integer() else number
+def split_ints(values: Sequence[int]) -> tuple[NDArray[np.int64], list[int]]:
+    """Those within int64 and those beyond, each in their order."""
+    try:
+        return np.array(values, np.int64), []
+    except OverflowError:
+        huge = [value for value in values if not INT64_MIN <= value <= INT64_MAX]
+        return np.array([value for value in values if INT64_MIN <= value <= INT64_MAX], np.int64), huge
 
 
 def _least_int64(number: Number) -> int:

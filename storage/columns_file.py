@@ -251,7 +251,7 @@ def _check_column(column: Column) -> None:
         and (column.at is None or (_ascending(column.at) and _below(column.at, column.rows)))
         and _ascending(d.ints)
         and _ascending(d.fractions)
-        and _sound_texts(d.huge.texts)
+        and _sound_huge(d.huge)
         and _sound_texts(d.strings)
     )
     if sound and column.arrays is not None:
@@ -260,6 +260,19 @@ def _check_column(column: Column) -> None:
         sound = sound and _sound_offsets(a.offsets, len(a.codes))
     if not sound:
         raise ColumnsFileError("a column's parts do not fit together")
+
+
+def _sound_huge(huge: Huge) -> bool:
+    """They can be read as numbers: digits, and before the negative ones, which come first, a sign."""
+    if not _sound_texts(huge.texts):
+        return False
+    data, starts = huge.texts.data, huge.texts.offsets[:-1].astype(np.int64)
+    digits = (data >= ord("0")) & (data <= ord("9"))
+    return (
+        np.array_equal(np.flatnonzero(~digits), starts[: huge.low])
+        and bool((data[starts[: huge.low]] == ord("-")).all())
+        and bool((np.diff(huge.texts.offsets.astype(np.int64)) > len("-1")).all())
+    )
 
 
 def _sound_texts(texts: Texts) -> bool:

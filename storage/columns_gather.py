@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from storage.columns_dictionary import ARRAY, FALSE, INT64_MAX, NULL, OBJECT, TRUE
+from storage.columns_dictionary import ARRAY, FALSE, INT64_MAX, INT64_MIN, NULL, OBJECT, TRUE, split_ints
 from storage.columns_order import sorted_texts
 from storage.columns_texts import Texts
 
@@ -104,14 +104,13 @@ class Scalars:
         self.special.append((places, np.full(len(places), code, np.uint8)))
 
     def _take_ints(self, places: Places, values: Sequence[int]) -> None:
-        try:
-            self.ints.append((places, np.fromiter(values, np.int64, len(values))))
-        except OverflowError:
-            small = np.fromiter((-INT64_MAX - 1 <= v <= INT64_MAX for v in values), np.bool_, len(values))
-            fitting = [v for v, fits in zip(values, small.tolist(), strict=True) if fits]
-            self.ints.append((places[small], np.array(fitting, np.int64)))
-            beyond = [v for v, fits in zip(values, small.tolist(), strict=True) if not fits]
-            self.huge.append((places[~small], beyond))
+        ints, huge = split_ints(values)
+        if not huge:
+            self.ints.append((places, ints))
+            return
+        small = np.fromiter((INT64_MIN <= value <= INT64_MAX for value in values), np.bool_, len(values))
+        self.ints.append((places[small], ints))
+        self.huge.append((places[~small], huge))
 
     def _take_floats(self, places: Places, values: NDArray[np.float64]) -> None:
         """A float of integral value is that int."""
