@@ -16,6 +16,7 @@ from app.engine.recovery import recover
 from app.engine.sealing import Sealing
 from app.settings import Settings
 from storage import lock
+from storage.ballast import Ballast
 from storage.lock import DataLock
 from tests.engine.rig import NeverStops
 
@@ -23,6 +24,7 @@ PENDING_ROWS = 240
 """So that 61 rows are a large write, a segment of their own."""
 INDEX_ROWS = 256
 """The fewest that are ever indexed."""
+BALLAST_BYTES = 64 << 10
 MAX_STEPS = 50
 
 
@@ -49,12 +51,14 @@ class Hands:
         self._buildings: dict[Worked, Works] = {}
 
     @classmethod
-    async def start(cls, data: Path) -> Self:
+    async def start(cls, data: Path, *, recovered: bool = False) -> Self:
         """As `seedvec serve` begins on a folder that is there: lock, recovery, engine. Raises what these raise."""
         hasten()
         held = lock.acquire(data)
         try:
-            recover(data)
+            if not recovered:
+                recover(data)
+            Ballast(data).restore(BALLAST_BYTES)
             engine = LocalEngine(data, settings(data))
             await engine.start()
             return cls(data, held, engine)
@@ -85,8 +89,9 @@ class Hands:
         self._work(self._buildings, lambda c: Building(c, INDEX_ROWS, 0.0, 1, NeverStops()))
 
     def bring_home(self) -> None:
-        """The registry's log, as the sealer does in each of its rounds."""
+        """The registry's log, and the ballast that was given up, as the sealer does in each of its rounds."""
         self._watched.checkpoint_registry()
+        Ballast(self.data).restore(BALLAST_BYTES)
 
     def _work(self, works: dict[Worked, Works], make: Callable[[Worked], Works]) -> None:
         here = list(self._watched.collections())

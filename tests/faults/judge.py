@@ -50,7 +50,7 @@ def judge(data: Path, ledger: Path, *, seed: int = SEED, more: int = MORE) -> Ju
 
 
 async def _judged(data: Path, ledger: Path, entries: list[Entry], seed: int, more: int) -> Judged:
-    async with await Hands.start(data) as hands:
+    async with await Hands.start(data, recovered=True) as hands:
         there = await seen(hands.engine)
         world, done = matching(entries, there)
         if more:

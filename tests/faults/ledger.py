@@ -167,6 +167,8 @@ def fix_id_type(stored: Stored, id_: Id) -> None:
 
 def named(world: World, seen: World) -> World | None:
     """`world` with the ids that `seen` has given to its unnamed rows; None where they are not there."""
+    if not any(stored.unnamed for stored in world.values()):
+        return world
     world = deepcopy(world)
     for name, stored in world.items():
         there = seen[name].rows if name in seen else {}
