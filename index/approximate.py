@@ -7,9 +7,8 @@ comes from the exact search.
 """
 
 from abc import ABC, abstractmethod
-from typing import Any
+from collections.abc import Iterator, Sequence
 
-import faiss
 import numpy as np
 from numpy.typing import NDArray
 
@@ -24,7 +23,12 @@ GATHER_ELEMENTS = 1 << 24
 """Candidates of a batch are measured in pieces of 64 MiB."""
 MAX_WIDENED = 4096
 """Where so many candidates tie at the boundary, the exact search is the way to get them all."""
-DEAREST_SCALE = 64.0
+FEW_MISSING = 0.9
+"""With a larger share alive the search is first tried as if all were, with some to spare for the dead it finds."""
+MISSING_SPARE = 6
+
+Measured = tuple[NDArray[np.int64], NDArray[np.float32]]
+"""Rows (q, w), -1 where there are fewer, and distances, +inf there; sorted by (distance, row)."""
 
 
 def spare(k: int) -> int:
@@ -47,10 +51,19 @@ class Approximate(ABC):
         self._labels = labels
 
     @abstractmethod
-    def propose(
-        self, queries: NDArray[np.float32], m: int, params: dict[str, int], selector: Any | None
-    ) -> NDArray[np.int64]:
+    def propose(self, queries: NDArray[np.float32], m: int, params: dict[str, int]) -> NDArray[np.int64]:
         """Slots of at least m candidates for each query, (q, ≥ m) int64, -1 where there are fewer."""
+
+    @abstractmethod
+    def among(
+        self, queries: NDArray[np.float32], k: int, m: int, params: dict[str, int], alive: Alive
+    ) -> tuple[Measured, dict[str, int]]:
+        """At least m candidates for each query out of the rows that may be answered with, so that the k nearest of
+        those are found as well as `params` find the k nearest of all; and what the index was asked with."""
+
+    @abstractmethod
+    def among_us(self, plan: Plan, alive: Alive) -> float:
+        """About what `among` costs a query on one thread, µs."""
 
     @abstractmethod
     def widened(self, params: dict[str, int], factor: float) -> dict[str, int]:
@@ -75,39 +88,45 @@ class Approximate(ABC):
         """queries: (q, d) float32. At least min(k, live rows) hits each: what Faiss leaves open is searched exactly."""
         queries = np.ascontiguousarray(queries, dtype=np.float32)
         n = len(self.vectors.rows)
-        live = n if alive is None else alive.count
-        k = min(k, live)
-        share = live / max(1, n)
-        if plan.exact or k < 1 or plan.cost_us / share >= self.exact.cost_us(live):
-            return self.exact.search(queries, k, plan, alive)
-        params = plan.params
-        if share < 1.0:
-            # With a share of the rows dead, the k nearest live ones are among the k/share nearest of all.
-            params = self.widened(params, min(1.0 / share, DEAREST_SCALE))
-        filtered = alive if share < 1.0 else None
-        found = self._proposed(queries, k + spare(k), params, filtered)
+        if alive is not None and alive.count < n:
+            return self._filtered(queries, min(k, alive.count), plan, alive)
+        k = min(k, n)
+        if plan.exact or k < 1 or plan.cost_us >= self.exact.cost_us(n):
+            return self.exact.search(queries, k, plan)
+        found = self._proposed(queries, k + spare(k), plan.params)
         if len(queries) == 1:
             rows, measured = found[0][0], found[1][0]
             # The common case on its own: the general one below would double the time of NumPy in a search.
             if measured[k - 1] < measured[-1]:
                 width = int(measured.searchsorted(measured[k - 1], "right"))
-                return Found(rows[None, :width], measured[None, :width], False, params)
-        return self._completed(queries, k, live, params, filtered, found)
+                return Found(rows[None, :width], measured[None, :width], False, plan.params)
+        return self._completed(queries, k, plan.params, None, found)
+
+    def _filtered(self, queries: NDArray[np.float32], k: int, plan: Plan, alive: Alive) -> Found:
+        if plan.exact or k < 1 or self.exact.pays(alive, self.among_us(plan, alive), len(queries)):
+            return self.exact.search(queries, k, plan, alive)
+        m = k + spare(k)
+        if alive.count < FEW_MISSING * len(self.vectors.rows):
+            found, params = self._among(queries, k, m, plan.params, alive)
+            return self._completed(queries, k, params, alive, found)
+        # Where next to nothing is missing, the nearest of all are mostly alive, and cost less to find.
+        rows, measured = self._proposed(queries, m + MISSING_SPARE, plan.params)
+        measured[(rows >= 0) & ~alive.mask[rows]] = np.inf
+        found, params = _in_order(rows, measured), plan.params
+        few = found[1][:, m - 1] == np.inf
+        if few.any():
+            again, params = self._among(queries[few], k, m, plan.params, alive)
+            found = _replaced(found, few, again)
+        return self._completed(queries, k, params, alive, found)
 
     def attempt(self, queries: NDArray[np.float32], k: int, params: dict[str, int]) -> NDArray[np.float32]:
         """Distances (q, > k) of what these parameters propose, ascending, +inf where they propose less.
 
         For calibration: rows that are not in the index yet cannot come in by the exact search."""
-        return self._proposed(queries, k + spare(k), params, None)[1]
+        return self._proposed(queries, k + spare(k), params)[1]
 
     def _completed(
-        self,
-        queries: NDArray[np.float32],
-        k: int,
-        live: int,
-        params: dict[str, int],
-        alive: Alive | None,
-        found: tuple[NDArray[np.int64], NDArray[np.float32]],
+        self, queries: NDArray[np.float32], k: int, params: dict[str, int], alive: Alive | None, found: Measured
     ) -> Found:
         """Answers exactly where too few were proposed; proposes more where the boundary ties.
         found: rows and distances, wider than k."""
@@ -125,24 +144,22 @@ class Approximate(ABC):
         hits: list[Hit] = []
         for i in range(len(queries)):
             if short[i] or tied[i]:
-                hits.append(self._anew(queries[i : i + 1], k, live, params, alive, exact=bool(short[i])))
+                hits.append(self._anew(queries[i : i + 1], k, params, alive, exact=bool(short[i])))
             else:
                 hits.append((rows[i, keep[i]], measured[i, keep[i]]))
         return together(hits, exact=bool(short.all()), params=params)
 
     def _anew(
-        self,
-        query: NDArray[np.float32],
-        k: int,
-        live: int,
-        params: dict[str, int],
-        alive: Alive | None,
-        exact: bool,
+        self, query: NDArray[np.float32], k: int, params: dict[str, int], alive: Alive | None, exact: bool
     ) -> Hit:
+        live = len(self.vectors.rows) if alive is None else alive.count
         m = 2 * k + 16
         while not exact and m <= min(MAX_WIDENED, live):
             m *= 4
-            rows, measured = self._proposed(query, m, params, alive)
+            if alive is None:
+                rows, measured = self._proposed(query, m, params)
+            else:
+                rows, measured = self._among(query, k, m, params, alive)[0]
             filled = measured[0] < np.inf
             last = measured[0, filled][-1] if filled.any() else np.float32(np.inf)
             if np.count_nonzero(filled) >= k and last > measured[0, k - 1]:
@@ -151,25 +168,33 @@ class Approximate(ABC):
         found = self.exact.search(query, k, None, alive)
         return found.rows[0], found.distances[0]
 
-    def _proposed(
-        self, queries: NDArray[np.float32], m: int, params: dict[str, int], alive: Alive | None
-    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    def _proposed(self, queries: NDArray[np.float32], m: int, params: dict[str, int]) -> Measured:
         """Proposals measured and sorted by (distance, row): rows (q, w) with -1, distances (q, w) with +inf."""
-        # Faiss keeps pointers only: `alive` holds the bits, this frame holds the selector until the search is done.
-        selector = None if alive is None else faiss.IDSelectorBitmap(alive.bits)
         threads.use_for(len(queries))
-        step = max(1, GATHER_ELEMENTS // (self.candidates(m, params) * self.vectors.rows.shape[1]))
-        if len(queries) <= step:
-            return self._sorted(queries, self.propose(queries, m, params, selector))
-        parts = []
-        for start in range(0, len(queries), step):
-            part = queries[start : start + step]
-            parts.append(self._sorted(part, self.propose(part, m, params, selector)))
-        return np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
+        parts = [
+            self.measured(queries[part], self.propose(queries[part], m, params))
+            for part in self._pieces(len(queries), self.candidates(m, params))
+        ]
+        return parts[0] if len(parts) == 1 else _stacked(parts)
 
-    def _sorted(
-        self, queries: NDArray[np.float32], slots: NDArray[np.int64]
-    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    def _among(
+        self, queries: NDArray[np.float32], k: int, m: int, params: dict[str, int], alive: Alive
+    ) -> tuple[Measured, dict[str, int]]:
+        threads.use_for(len(queries))
+        parts: list[Measured] = []
+        asked = params
+        for part in self._pieces(len(queries), 2 * max(self.candidates(m, params), m * params.get("rerank", 1))):
+            found, with_params = self.among(queries[part], k, m, params, alive)
+            parts.append(found)
+            asked = {name: max(asked[name], value) for name, value in with_params.items()}
+        return (parts[0] if len(parts) == 1 else _stacked(parts)), asked
+
+    def _pieces(self, queries: int, candidates: int) -> Iterator[slice]:
+        step = max(1, GATHER_ELEMENTS // (candidates * self.vectors.rows.shape[1]))
+        return (slice(start, start + step) for start in range(0, queries, step))
+
+    def measured(self, queries: NDArray[np.float32], slots: NDArray[np.int64]) -> Measured:
+        """slots: (q, w), -1 for none → their rows and distances, sorted by (distance, row), (q, w) each."""
         rows = slots if self._labels is None else self._labels[slots]
         if len(queries) == 1 and slots.min() >= 0:
             measured = distances(self.vectors.metric, queries[0], self.vectors.rows[rows[0]])
@@ -179,9 +204,33 @@ class Approximate(ABC):
         measured = distances(self.vectors.metric, queries[:, None, :], self.vectors.rows[rows])
         rows = np.where(missing, -1, rows)
         measured[missing] = np.inf
-        order = np.lexsort((rows, measured), axis=-1)
-        return np.take_along_axis(rows, order, 1), np.take_along_axis(measured, order, 1)
+        return _in_order(rows, measured)
 
     def candidates(self, m: int, params: dict[str, int]) -> int:
         """How many rows `propose` gives for m; more than m where they are to be re-ranked here."""
         return m
+
+
+def _in_order(rows: NDArray[np.int64], measured: NDArray[np.float32]) -> Measured:
+    order = np.lexsort((rows, measured), axis=-1)
+    return np.take_along_axis(rows, order, 1), np.take_along_axis(measured, order, 1)
+
+
+def _stacked(parts: Sequence[Measured]) -> Measured:
+    """Proposals for queries that follow each other; as wide as the widest."""
+    width = max(rows.shape[1] for rows, _ in parts)
+    padded = [_padded(part, width) for part in parts]
+    return np.concatenate([rows for rows, _ in padded]), np.concatenate([measured for _, measured in padded])
+
+
+def _padded(part: Measured, width: int) -> Measured:
+    missing = ((0, 0), (0, width - part[0].shape[1]))
+    return np.pad(part[0], missing, constant_values=-1), np.pad(part[1], missing, constant_values=np.inf)
+
+
+def _replaced(all_: Measured, which: NDArray[np.bool_], with_: Measured) -> Measured:
+    """The proposals of some queries exchanged."""
+    width = max(all_[0].shape[1], with_[0].shape[1])
+    (rows, measured), (new_rows, new_measured) = _padded(all_, width), _padded(with_, width)
+    rows[which], measured[which] = new_rows, new_measured
+    return rows, measured

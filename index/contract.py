@@ -63,6 +63,9 @@ class Alive:
         kept = self._derived.get(name)
         return kept[1] if kept is not None and kept[0] is owner else None
 
+    def put(self, name: str, owner: object, value: object) -> None:
+        self._derived[name] = (owner, value)
+
     def forget(self, name: str) -> None:
         self._derived.pop(name, None)
 

@@ -13,13 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index import mapped, source, threads
-from index.approximate import Approximate
+from index.approximate import Approximate, Measured
 from index.calibration import Calibration, calibrate, held_out, true_kth
-from index.contract import IndexFileError, Vectors
+from index.contract import Alive, IndexFileError, Plan, Vectors
 from index.pacing import Progress, pieces, within
 
 EF_SEARCH = (16, 20, 24, 32, 40, 48, 64, 80, 96, 128, 160, 192, 256, 384, 512, 768)
 MAX_EF = 4096
+WIDENING = 0.15
+"""What ef wants to be larger by for each row that is passed over for one that matches: Faiss sees 10 to 15 nodes for
+each it keeps in sight, so 1/share would be far too much."""
 RELABEL_NODES = 1 << 16
 BUILT = 0.75
 """Share of the work that is adding, in progress."""
@@ -36,19 +39,31 @@ class Hnsw(Approximate):
         self._copies = source.needs_copy(vectors)
         self._cached: dict[int, Any] = {}
 
-    def propose(
-        self, queries: NDArray[np.float32], m: int, params: dict[str, int], selector: Any | None
-    ) -> NDArray[np.int64]:
+    def propose(self, queries: NDArray[np.float32], m: int, params: dict[str, int]) -> NDArray[np.int64]:
         ef = max(params["ef_search"], m)
-        if selector is not None:
-            wanted = faiss.SearchParametersHNSW(efSearch=ef, sel=selector)
-        else:
-            # Making the parameters costs as much as the call itself (4 µs).
-            wanted = self._cached.get(ef) or self._cached.setdefault(ef, faiss.SearchParametersHNSW(efSearch=ef))
-        if self._copies:
-            queries = source.compared_queries(queries, self._graph.d)
-        slots: NDArray[np.int64] = self._graph.search(queries, m, params=wanted)[1]
+        # Making the parameters costs as much as the call itself (4 µs).
+        wanted = self._cached.get(ef) or self._cached.setdefault(ef, faiss.SearchParametersHNSW(efSearch=ef))
+        slots: NDArray[np.int64] = self._graph.search(self._compared(queries), m, params=wanted)[1]
         return slots
+
+    def _compared(self, queries: NDArray[np.float32]) -> NDArray[np.float32]:
+        return source.compared_queries(queries, self._graph.d) if self._copies else queries
+
+    def among(
+        self, queries: NDArray[np.float32], k: int, m: int, params: dict[str, int], alive: Alive
+    ) -> tuple[Measured, dict[str, int]]:
+        # Faiss keeps pointers only: `alive` holds the bits, this frame holds the selector until the search is done.
+        selector = faiss.IDSelectorBitmap(alive.bits)
+        ef = min(MAX_EF, round(params["ef_search"] * self._widening(alive)))
+        wanted = faiss.SearchParametersHNSW(efSearch=max(ef, m), sel=selector)
+        slots = self._graph.search(self._compared(queries), m, params=wanted)[1]
+        return self.measured(queries, slots), {"ef_search": ef}
+
+    def among_us(self, plan: Plan, alive: Alive) -> float:
+        return self._widening(alive) * plan.cost_us
+
+    def _widening(self, alive: Alive) -> float:
+        return 1 + WIDENING * (len(self.vectors.rows) / max(1, alive.count) - 1)
 
     def widened(self, params: dict[str, int], factor: float) -> dict[str, int]:
         return {"ef_search": min(MAX_EF, round(params["ef_search"] * factor))}

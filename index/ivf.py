@@ -12,11 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index import mapped, source, threads
-from index.approximate import Approximate
+from index.approximate import Approximate, Measured
 from index.calibration import Calibration, calibrate, held_out, true_kth
-from index.contract import IndexFileError, Vectors
+from index.contract import Alive, IndexFileError, Plan, Vectors
+from index.distance import distances
+from index.halves import as_float32
 from index.pacing import Progress, pieces, within
 from index.parameters import part_width
+from index.probing import Lists, Near, Probing, as_near, nearest_rows
 
 NPROBE = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 RERANK = (2, 4, 8, 16, 32)
@@ -28,6 +31,10 @@ CODE_SAMPLE = 4096
 """As many as Faiss takes to place 16 centroids a part."""
 SAMPLE_BYTES = 512 << 20
 TRAINED, ADDED = 0.3, 0.6
+AMONG_COST = 2.0
+"""Times the plan's cost: what a search under a filter was measured to take."""
+REACH_QUERIES, REACH_FEW, REACH_MANY = 64, 8, 100
+"""Rows asked for their neighbours to learn the reach; few of them for k above 100."""
 
 
 class Ivf(Approximate):
@@ -37,6 +44,9 @@ class Ivf(Approximate):
         super().__init__(vectors, calibration, None)
         self._codes = codes
         self._cached: dict[tuple[int, int], Any] = {}
+        self._lists = Lists(codes, vectors)
+        self._probing = Probing(self._lists, self._refine)
+        self._reach: dict[tuple[int, int], np.float32] = {}
         d = vectors.rows.shape[1]
         self._padded = codes.d != d
         # Faiss re-ranks in one call, but only what can be compared as it is stored.
@@ -48,30 +58,29 @@ class Ivf(Approximate):
             self._refined = faiss.IndexRefine(codes, self._stored)
             self._stored.ntotal = self._refined.ntotal = len(vectors.rows)
 
-    def propose(
-        self, queries: NDArray[np.float32], m: int, params: dict[str, int], selector: Any | None
-    ) -> NDArray[np.int64]:
-        if self.vectors.metric == "cosine":
-            squares = np.vecdot(queries, queries)
-            queries = queries / np.sqrt(np.maximum(squares, np.float32(1e-38)))[:, None]
-        if self._padded:
-            queries = padded(queries, self._codes.d)
+    def propose(self, queries: NDArray[np.float32], m: int, params: dict[str, int]) -> NDArray[np.int64]:
+        queries = self._as_codes(queries)
         wide = self._rerank(m, params)
-        wanted = self._params(params["nprobe"], wide, selector)
+        wanted = self._params(params["nprobe"], wide)
         if self._refined is not None:
             slots: NDArray[np.int64] = self._refined.search(queries, m, params=wanted)[1]
         else:
             slots = self._codes.search(queries, m * wide, params=wanted)[1]
         return slots
 
-    def _params(self, nprobe: int, rerank: int, selector: Any | None) -> Any:
-        if selector is not None:
-            return self._made(nprobe, rerank, selector)
-        key = (nprobe, rerank)
-        return self._cached.get(key) or self._cached.setdefault(key, self._made(nprobe, rerank, None))
+    def _as_codes(self, queries: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Queries as the codes are compared: of norm 1 under cosine, padded where the codes are."""
+        if self.vectors.metric == "cosine":
+            queries = queries / _lengths(queries)[:, None]
+        return padded(queries, self._codes.d) if self._padded else queries
 
-    def _made(self, nprobe: int, rerank: int, selector: Any | None) -> Any:
-        lists = faiss.SearchParametersIVF(nprobe=min(nprobe, self._codes.nlist), sel=selector)
+    def _params(self, nprobe: int, rerank: int) -> Any:
+        # Making the parameters costs as much as the call itself (4 µs).
+        key = (nprobe, rerank)
+        return self._cached.get(key) or self._cached.setdefault(key, self._made(nprobe, rerank))
+
+    def _made(self, nprobe: int, rerank: int) -> Any:
+        lists = faiss.SearchParametersIVF(nprobe=min(nprobe, self._codes.nlist))
         if self._refined is None:
             return lists
         return faiss.IndexRefineSearchParameters(k_factor=float(rerank), base_index_params=lists)
@@ -84,6 +93,61 @@ class Ivf(Approximate):
 
     def widened(self, params: dict[str, int], factor: float) -> dict[str, int]:
         return {"nprobe": min(self._codes.nlist, round(params["nprobe"] * factor)), "rerank": params["rerank"]}
+
+    def among(
+        self, queries: NDArray[np.float32], k: int, m: int, params: dict[str, int], alive: Alive
+    ) -> tuple[Measured, dict[str, int]]:
+        asked, nprobe = self._as_codes(queries), params["nprobe"]
+        found = self._probing.search(
+            asked, k, m * self._rerank(m, params), nprobe, self._reach_of(asked, nprobe, k), alive
+        )
+        return self.measured(queries, nearest_rows(found, m)), {"nprobe": found.lists, "rerank": params["rerank"]}
+
+    def _refine(self, asked: NDArray[np.float32], rows: NDArray[np.int64]) -> Near:
+        """How near rows (q, w) are to queries as the codes see them; +inf for -1."""
+        near = np.empty(rows.shape, np.float32)
+        if self._refined is not None and isinstance(self._stored, faiss.IndexFlat):
+            # In C++, and by Faiss' own measure: good enough to choose by.
+            self._stored.compute_distance_subset(
+                len(asked), faiss.swig_ptr(asked), rows.shape[1], faiss.swig_ptr(near), faiss.swig_ptr(rows)
+            )
+            if self.vectors.metric == "dot":
+                np.negative(near, out=near)
+        else:
+            queries = asked[:, None, : self.vectors.rows.shape[1]]
+            near = as_near(self.vectors.metric, distances(self.vectors.metric, queries, self.vectors.rows[rows]))
+        near[rows < 0] = np.inf
+        return near
+
+    def among_us(self, plan: Plan, alive: Alive) -> float:
+        return AMONG_COST * plan.cost_us
+
+    def _reach_of(self, asked: NDArray[np.float32], nprobe: int, k: int) -> NDArray[np.float32]:
+        """How much farther than its k-th match a list may lie to be worth a look, (q,)."""
+        reach = self._reach.get((nprobe, k))
+        if reach is None:
+            reach = self._reach.setdefault((nprobe, k), self._measured_reach(nprobe, k))
+        scale = _lengths(asked) if self.vectors.metric == "dot" else np.ones(len(asked), np.float32)
+        return reach * scale
+
+    def _measured_reach(self, nprobe: int, k: int) -> np.float32:
+        """By how much the last of nprobe lists lies farther than the k-th nearest row: the median of some rows of
+        the segment, asked for their neighbours."""
+        n = len(self.vectors.rows)
+        picked = np.unique(np.linspace(0, n - 1, REACH_QUERIES if k <= REACH_MANY else REACH_FEW, dtype=np.int64))
+        queries = as_float32(self.vectors.rows[picked])
+        params = {"nprobe": nprobe, "rerank": RERANK[-1]}
+        kth = self._proposed(queries, k + 1, params)[1][:, min(k, n - 1)]
+        asked = self._as_codes(queries)
+        farthest = np.partition(self._lists.near(asked), min(nprobe, self._lists.count) - 1, axis=1)
+        reach = farthest[:, min(nprobe, self._lists.count) - 1] - as_near(self.vectors.metric, kth)
+        if self.vectors.metric == "dot":
+            reach = reach / _lengths(asked)
+        return np.float32(np.median(reach[np.isfinite(reach)])) if np.isfinite(reach).any() else np.float32(0)
+
+
+def _lengths(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.asarray(np.sqrt(np.maximum(np.vecdot(rows, rows), np.float32(1e-38))))
 
 
 def padded(rows: NDArray[np.float32], width: int) -> NDArray[np.float32]:

@@ -140,7 +140,7 @@ def test_calibration_queries_were_not_in_it(
 
     def looking(index: Any, queries: Any, *rest: Any) -> Calibration:
         widest = {"ef_search": 1200, "nprobe": 1200, "rerank": 64}
-        slots = index.propose(queries, 80, widest, None)
+        slots = index.propose(queries, 80, widest)
         rows = slots if index._labels is None else index._labels[slots]
         seen.extend(np.unique(rows[slots >= 0]).tolist())
         calibration: Calibration = real(index, queries, *rest)
@@ -154,7 +154,7 @@ def test_calibration_queries_were_not_in_it(
     assert meta["calibration"]["queries"] == 60
     # And afterwards they are.
     index = load(tmp_path / "index.faiss", meta, v)
-    found = index.propose(v.rows[asked], 20, {"ef_search": 1200, "nprobe": 1200, "rerank": 16}, None)
+    found = index.propose(v.rows[asked], 20, {"ef_search": 1200, "nprobe": 1200, "rerank": 16})
     assert np.isin(asked, found).mean() > (0.3 if metric == "dot" else 0.99)
 
 

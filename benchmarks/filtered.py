@@ -1,0 +1,162 @@
+"""Filtered search inside an index: recall against the exact answer, and speed beside unfiltered search in the same run.
+
+In process, on the index alone: no HTTP, no metadata, one thread, queries one by one. Filters of every pass rate, drawn
+at random, and filters that go with the vectors: a cluster's rows only, and all but a cluster's, asked from inside that
+cluster and from outside.
+"""
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks import datasets, table
+from index.build import build, resolve
+from index.contract import Alive, Found, Index, Metric, Vectors
+from index.distance import norms
+from index.exact import Exact
+from index.load import load
+
+K = 10
+RECALL = 0.95
+SHARES = (0.5, 0.2, 0.1, 0.05, 0.01, 0.001, 0.0001)
+CLUSTERINGS = (10, 100)
+"""Clusters of a tenth and of a hundredth of the rows or so."""
+CLUSTER_SAMPLE = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One filter and who asks under it."""
+
+    name: str
+    mask: NDArray[np.bool_]
+    queries: NDArray[np.float32]
+
+
+def cells(data: datasets.Dataset, count: int) -> Iterator[Cell]:
+    """count: queries a cell, at most."""
+    n = len(data.train)
+    rng = np.random.default_rng(1)
+    for share in SHARES:
+        yield Cell(f"random {100 * share:g} %", rng.random(n) < share, data.queries[:count])
+    for clusters in CLUSTERINGS:
+        sample = data.train[rng.choice(n, min(n, CLUSTER_SAMPLE), replace=False)]
+        means = faiss.Kmeans(data.train.shape[1], clusters, niter=10, seed=5)
+        means.train(sample)
+        of_rows = means.index.search(data.train, 1)[1].ravel()
+        of_queries = means.index.search(data.queries, 1)[1].ravel()
+        # The cluster most asked from, so that there are queries inside.
+        chosen = int(np.bincount(of_queries, minlength=clusters).argmax())
+        own = of_rows == chosen
+        inside, outside = data.queries[of_queries == chosen][:count], data.queries[of_queries != chosen][:count]
+        yield Cell(f"one of {clusters} clusters, from inside", own, inside)
+        yield Cell(f"one of {clusters} clusters, from outside", own, outside)
+        yield Cell(f"all but one of {clusters}, from inside", ~own, inside)
+        yield Cell(f"all but one of {clusters}, from outside", ~own, outside)
+
+
+def measure(index: Index, exact: Exact, cell: Cell, plain_us: float) -> dict[str, Any]:
+    """The first queries warm up what is made once a filter; the cost of the very first stands beside."""
+    alive = Alive.of(cell.mask)
+    plan = index.plan(K, RECALL)
+    begun = time.perf_counter()
+    index.search(cell.queries[:1], K, plan, alive)
+    first_us = (time.perf_counter() - begun) * 1e6
+    for query in cell.queries[:20]:
+        index.search(query[None], K, plan, alive)
+    found, took = run(index, cell.queries, alive)
+    truth = exact.search(cell.queries, K, None, alive)
+    want = min(K, alive.count)
+    reached = [
+        (f.distances[0] <= t[want - 1]).sum() if want else 0 for f, t in zip(found, truth.distances, strict=True)
+    ]
+    us = statistics.median(took)
+    params = [f.params for f in found if f.params]
+    return {
+        "filter": cell.name,
+        "rows": alive.count,
+        "recall@10": float(np.mean([min(want, r) / max(want, 1) for r in reached])),
+        "short": sum(int((f.rows[0] >= 0).sum()) < want for f in found),
+        "QPS": 1e6 / us,
+        "p99 µs": float(np.quantile(took, 0.99)),
+        "times unfiltered": us / plain_us,
+        "first µs": first_us,
+        "exactly": sum(f.exact for f in found) / len(found),
+        "params (mean)": {name: round(statistics.mean(p[name] for p in params)) for name in params[0]}
+        if params
+        else "",
+    }
+
+
+def run(index: Index, queries: NDArray[np.float32], alive: Alive | None) -> tuple[list[Found], list[float]]:
+    """Answers and µs, query by query."""
+    plan = index.plan(K, RECALL)
+    found, took = [], []
+    for query in queries:
+        begun = time.perf_counter()
+        found.append(index.search(query[None], K, plan, alive))
+        took.append((time.perf_counter() - begun) * 1e6)
+    return found, took
+
+
+def opened(kind: str, vectors: Vectors, folder: Path, threads: int) -> Index:
+    """The index of that kind, built where the folder does not have it yet."""
+    n, d = vectors.rows.shape
+    file, described = folder / f"{kind}-{n}.faiss", folder / f"{kind}-{n}.json"
+    if not described.exists():
+        begun = time.perf_counter()
+        spec = resolve(kind, {}, n, d, vectors.metric, RECALL)
+        described.write_text(json.dumps(build(vectors, spec, file, recall=RECALL, threads=threads)))
+        print(f"{kind} of {n:,} rows built in {time.perf_counter() - begun:.0f} s", flush=True)
+    return load(file, json.loads(described.read_text()), vectors)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, help="HDF5 file in ann-benchmarks layout (default: synthetic)")
+    parser.add_argument("--rows", type=int, help="only the first so many")
+    parser.add_argument("--kinds", default="ivf,hnsw")
+    parser.add_argument("--queries", type=int, default=300, help="of each filter")
+    parser.add_argument("--threads", type=int, default=2, help="of a build")
+    parser.add_argument("--indexes", type=Path, help="folder where indexes are kept for the next run")
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/filtered.json"))
+    args = parser.parse_args()
+    data = datasets.load(args.data, args.rows)
+    metric: Metric = "l2" if data.metric == "l2" else "cosine"
+    vectors = Vectors(data.train, norms(data.train), metric)
+    exact = Exact(vectors)
+    rows: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = args.indexes or Path(temporary)
+        for kind in args.kinds.split(","):
+            index = opened(kind, vectors, folder, args.threads)
+            run(index, data.queries[:100], None)
+            found, took = run(index, data.queries[: args.queries], None)
+            plain_us = statistics.median(took)
+            print(f"{kind}: {index.plan(K, RECALL)}")
+            own = [
+                {
+                    "filter": "none",
+                    "rows": len(data.train),
+                    "recall@10": datasets.recall(data, np.stack([f.distances[0, :K] for f in found]), K),
+                    "QPS": 1e6 / plain_us,
+                }
+            ]
+            own.extend(measure(index, exact, cell, plain_us) for cell in cells(data, args.queries))
+            print(table.show(own), flush=True)
+            rows.extend({"kind": kind, **row} for row in own)
+    table.write(args.out, "filtered", vars(args), rows)
+
+
+if __name__ == "__main__":
+    main()
