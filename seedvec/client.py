@@ -19,6 +19,9 @@ Id = int | str
 Vectors = Any
 """Vectors as given by the caller: a NumPy array (n, d) of float16, 32 or 64, or a sequence of sequences of numbers."""
 
+Filter = Mapping[str, Any]
+"""On metadata: docs/filters.md."""
+
 JSON, NPY = "application/json", "application/x-npy"
 
 
@@ -163,21 +166,56 @@ class Client:
             body["include"] = list(include)
         return self._json("POST", _path(name) + "/vectors/fetch", body)
 
-    def delete(self, name: str, ids: Sequence[Id]) -> dict[str, Any]:
-        """Delete items by id; ids that are not there are passed over."""
-        return self._json("POST", _path(name) + "/vectors/delete", {"ids": listed(ids)})
+    def delete(
+        self, name: str, ids: Sequence[Id] | None = None, filter: Filter | None = None, **options: Any
+    ) -> dict[str, Any]:
+        """Delete items by id (those that are not there are passed over) or by filter: give one of them.
+
+        options: `dry_run`; `all`, which a filter that every item matches wants.
+        """
+        return self._many("delete", name, ids, filter, options)
+
+    def patch(
+        self,
+        name: str,
+        metadata: Mapping[str, Any],
+        ids: Sequence[Id] | None = None,
+        filter: Filter | None = None,
+        **options: Any,
+    ) -> dict[str, Any]:
+        """Merge `metadata` into that of items chosen as in `delete`; a field given as None is removed."""
+        return self._many("patch", name, ids, filter, {"metadata": dict(metadata), **options})
+
+    def _many(
+        self, what: str, name: str, ids: Sequence[Id] | None, filter: Filter | None, body: dict[str, Any]
+    ) -> dict[str, Any]:
+        if ids is not None:
+            body["ids"] = listed(ids)
+        if filter is not None:
+            body["filter"] = dict(filter)
+        # Sent again after a lost connection it would find less to do, and answer a smaller number.
+        key = {"Idempotency-Key": uuid.uuid4().hex}
+        return self._answer("POST", f"{_path(name)}/vectors/{what}", json.dumps(body).encode(), JSON, key)
+
+    def count(self, name: str, filter: Filter | None = None) -> dict[str, Any]:
+        """How many items there are, or how many of them match."""
+        return self._json("POST", _path(name) + "/count", {} if filter is None else {"filter": dict(filter)})
 
     # Search
 
     def search(self, name: str, query: Vectors, k: int = 10, **options: Any) -> dict[str, Any]:
-        """The k nearest of one vector (`hits`), or of each of several (`results`). options: as in the API."""
+        """The k nearest of one vector (`hits`), or of each of several (`results`).
+
+        options: as in the API: `filter`, `exact`, `max_distance`, `include`, `explain`.
+        """
         vectors = listed(query)
         kind = "vectors" if vectors and isinstance(vectors[0], list | tuple) else "vector"
         return self._json("POST", _path(name) + "/search", {kind: vectors, "k": k, **options})
 
-    def neighbors(self, name: str, id: Id, k: int = 10) -> dict[str, Any]:
-        """The k nearest of a stored item, itself left out."""
-        return self._json("GET", f"{_path(name)}/neighbors/{quote(str(id), safe='')}?k={k}")
+    def neighbors(self, name: str, id: Id, k: int = 10, filter: Filter | None = None) -> dict[str, Any]:
+        """The k nearest of a stored item among those that match, itself left out."""
+        query = {"k": k} if filter is None else {"k": k, "filter": json.dumps(dict(filter))}
+        return self._json("GET", f"{_path(name)}/neighbors/{quote(str(id), safe='')}?{urlencode(query)}")
 
     # HTTP
 

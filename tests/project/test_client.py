@@ -50,6 +50,26 @@ def test_arrays_travel_bit_for_bit(shared_server: Server) -> None:
         assert client.wait_ready("arrays", 30)["count"] == 100
 
 
+def test_filters(shared_server: Server) -> None:
+    with Client(shared_server.url) as client:
+        client.create("filtered", 2, metric="l2")
+        client.add("filtered", VECTORS, [1, 2, 3], [{"a": 1}, {"a": "ä+&"}, None])
+        assert client.count("filtered") == {"count": 3}
+        assert client.count("filtered", {"a": {"$exists": True}}) == {"count": 2}
+        found = client.search("filtered", [1.0, 0.0], filter={"a": {"$ne": 1}}, explain=True)
+        assert [hit["id"] for hit in found["hits"]] == [3, 2]
+        assert found["explain"]["matching"] == 2
+        assert [hit["id"] for hit in client.neighbors("filtered", 1, filter={"a": "ä+&"})["hits"]] == [2]
+        assert client.patch("filtered", {"b": True}, filter={"a": 1}) == {"patched": 1}
+        assert client.patch("filtered", {"b": None, "c": 1}, ids=[1, 9]) == {"patched": 1}
+        assert client.fetch("filtered", [1])["items"][0]["metadata"] == {"a": 1, "c": 1}
+        assert client.delete("filtered", filter={"c": 1}, dry_run=True) == {"deleted": 1}
+        assert client.delete("filtered", filter={"c": 1}) == {"deleted": 1}
+        with pytest.raises(SeedvecError, match="all"):
+            client.delete("filtered", filter={})
+        assert client.delete("filtered", filter={}, all=True) == {"deleted": 2}
+
+
 def test_ids_with_slashes_and_spaces(shared_server: Server) -> None:
     with Client(shared_server.url) as client:
         client.create("texts", 2)
