@@ -157,7 +157,7 @@ class _Reader:
 
     def _operator(self, path: Path, name: str, operand: Any, where: str, depth: int) -> Node:
         self._counted(where)
-        build = _OPERATORS.get(name)
+        build = OPERATORS.get(name)
         if build is not None:
             return build(self, path, operand, where)
         if name != "$not":
@@ -266,7 +266,7 @@ def _text(kind: type[Prefix] | type[Contains]) -> "Callable[[_Reader, Path, Any,
     return build
 
 
-_OPERATORS: dict[str, Callable[[_Reader, Path, Any, str], Node]] = {
+OPERATORS: dict[str, Callable[[_Reader, Path, Any, str], Node]] = {
     "$eq": _eq,
     "$ne": _ne,
     "$gt": _compare(">"),
@@ -292,7 +292,7 @@ _TOO_DEEP = f"is nested deeper than {MAX_DEPTH} levels of $and, $or and $not"
 
 
 def _advice_before(name: str) -> str:
-    if name in _OPERATORS:
+    if name in OPERATORS:
         return f'stands behind a field: {{"field": {{"{name}": …}}}}'
     return "is no operator; before filters stand $and, $or and $not"
 
@@ -301,7 +301,7 @@ def _advice_behind(path: Path, name: str) -> str:
     if name in ("$and", "$or"):
         return f'stands before filters: {{"{name}": [{{"{_shown(path)}": …}}, …]}}'
     if name.startswith("$"):
-        return f"is no operator; behind a field stand {', '.join(_OPERATORS)} and $not"
+        return f"is no operator; behind a field stand {', '.join(OPERATORS)} and $not"
     return f'a field of an object is written with its path: "{_shown((*path, name))}"'
 
 
