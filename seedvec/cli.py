@@ -11,6 +11,7 @@ from seedvec.client import Client, SeedvecError
 SERVER_COMMANDS = {
     "serve": "run the server",
     "check": "verify a data folder",
+    "repair": "save what can be saved of a damaged data folder",
     "info": "say what a data folder or file holds",
 }
 HEALTH_TIMEOUT_S = 5.0

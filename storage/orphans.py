@@ -46,6 +46,7 @@ def look(folder: Path) -> tuple[Kind, State | None]:
     try:
         # create: one that was not made to the end is begun anew, and has no tables.
         with closing(Database(folder / CATALOGUE_NAME, catalogue.APPLICATION_ID, create=True)) as db:
+            db.keep_log()
             if db.one("SELECT 1 FROM sqlite_master WHERE name = 'state'") is None:
                 return (Kind.UNREADABLE if sealed else Kind.LEFTOVER), None
             state = catalogue.read_state(db)

@@ -133,6 +133,11 @@ class Registry:
             self._db.execute("INSERT INTO collections VALUES (?,?,?,NULL)", (name, uuid, catalogue.now()))
         return name
 
+    def lead(self, old: str, new: str) -> None:
+        """The collection's name leads to another folder from now on, and it is open."""
+        with self._db.writing():
+            self._db.execute("UPDATE collections SET uuid = ?, reason = NULL WHERE uuid = ?", (new, old))
+
     def set_reason(self, uuid: str, reason: str | None) -> None:
         with self._db.writing():
             self._db.execute("UPDATE collections SET reason = ? WHERE uuid = ?", (reason, uuid))
