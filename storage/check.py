@@ -34,6 +34,7 @@ from storage.layout import (
     LOCK_NAME,
     REGISTRY_NAME,
     SEGMENTS_NAME,
+    SHUT_NAME,
     SQLITE_SUFFIXES,
     WRITE_LOCK_NAME,
     CollectionFolder,
@@ -116,7 +117,9 @@ def _check_collection(folder: CollectionFolder, name: str, data: DataFolder, rep
             moment = _read_moment(db, folder)
             with closing(moment):
                 _judge(moment, name, mine)
-        _note_strays(folder.root, {WRITE_LOCK_NAME, SEGMENTS_NAME, *_sqlite(CATALOGUE_NAME)}, f"{name}/", mine)
+        _note_strays(
+            folder.root, {WRITE_LOCK_NAME, SHUT_NAME, SEGMENTS_NAME, *_sqlite(CATALOGUE_NAME)}, f"{name}/", mine
+        )
         _note_strays(folder.segments, _names_now(folder), f"{name}/segments/", mine)
     except (errors.StorageError, apsw.Error, OSError) as e:
         if not _still_named(data, name, folder):

@@ -21,6 +21,9 @@ from collections.abc import Sequence
 class StorageError(Exception):
     """Base of all."""
 
+    undone = True
+    """The write that ended so is not there, and cannot come to be."""
+
 
 class Damaged(StorageError):
     pass
@@ -73,4 +76,9 @@ class Locked(StorageError):
 
 class OutcomeUnknown(StorageError):
     undone = False
-    """True: what was in doubt has been written over since. It is not there, and cannot come to be."""
+    """True for one that has been written over since: what it named can be unlinked."""
+
+
+def is_undone(e: BaseException) -> bool:
+    """Whether a write that ended in this is surely not there."""
+    return not isinstance(e, StorageError) or e.undone

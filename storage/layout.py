@@ -12,6 +12,8 @@ COLLECTIONS_NAME: Final = "c"
 CATALOGUE_NAME: Final = "catalog.db"
 WRITE_LOCK_NAME: Final = "write.lock"
 SEGMENTS_NAME: Final = "segments"
+SHUT_NAME: Final = "shut"
+"""Closes a collection where the registry could not be told why."""
 SQLITE_SUFFIXES: Final = ("", "-wal", "-shm", "-journal")
 """A database and the files SQLite may keep beside it."""
 

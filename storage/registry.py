@@ -11,13 +11,14 @@ from storage.atomic import fsync_dir
 from storage.database import Database
 from storage.errors import Damaged, DiskFailed, Dropped, Locked, NoSpace, OutcomeUnknown, StorageError
 from storage.failpoints import declare, hit
-from storage.layout import CATALOGUE_NAME, COLLECTIONS_NAME, REGISTRY_NAME, WRITE_LOCK_NAME
+from storage.layout import CATALOGUE_NAME, COLLECTIONS_NAME, REGISTRY_NAME, SHUT_NAME, WRITE_LOCK_NAME
 from storage.turns import Turns
 
 APPLICATION_ID = 0x53656564
 SCHEMA = """
 CREATE TABLE collections(name TEXT PRIMARY KEY, uuid TEXT NOT NULL UNIQUE, created TEXT NOT NULL, reason TEXT)
 """
+SHUT = "it was found damaged at the start, and the disk was too full to note how; see the server's log"
 DROPPED_SUFFIX = ".dropped"
 MAKE = declare("registry.make")
 MAKE_FSYNC = declare("registry.fsync_dir")
@@ -61,9 +62,11 @@ class Registry:
         return self._db.data_version()
 
     def read(self) -> list[Registered]:
-        return [
-            Registered(*row) for row in self._db.execute("SELECT name, uuid, reason FROM collections ORDER BY name")
-        ]
+        rows = self._db.execute("SELECT name, uuid, reason FROM collections ORDER BY name")
+        return [Registered(name, uuid, reason or self._shut(uuid)) for name, uuid, reason in rows]
+
+    def _shut(self, uuid: str) -> str | None:
+        return SHUT if (self.folder(uuid) / SHUT_NAME).exists() else None
 
     def folder(self, uuid: str) -> Path:
         return self.data / COLLECTIONS_NAME / uuid
@@ -120,7 +123,8 @@ class Registry:
 
     def verify(self) -> None:
         """Raises Damaged where a page is not what was written. At a start alone."""
-        self._db.truncate_log()
+        with suppress(NoSpace):  # then only what was brought home before is verified
+            self._db.truncate_log()
         if pages.verify(self._db.path):
             advice = "`seedvec repair` makes it anew from the collections' folders"
             raise Damaged(f"{self._db.path} is damaged: its pages differ from their checksums; {advice}")
@@ -141,6 +145,12 @@ class Registry:
     def set_reason(self, uuid: str, reason: str | None) -> None:
         with self._db.writing():
             self._db.execute("UPDATE collections SET reason = ? WHERE uuid = ?", (reason, uuid))
+        with suppress(OSError):
+            (self.folder(uuid) / SHUT_NAME).unlink()
+
+    def shut(self, uuid: str) -> None:
+        """Closes it where `set_reason` has failed: a name without content takes no room. Raises OSError."""
+        (self.folder(uuid) / SHUT_NAME).touch()
 
     def checkpoint(self) -> None:
         self._db.checkpoint()

@@ -111,7 +111,7 @@ class SegmentWriter:
         self._finished = False
         self._fd = -1
         try:
-            _require_room(path.parent, _upper_bytes(shapes))
+            require_room(path.parent, _upper_bytes(shapes))
             hit(LAYOUT)
             self._extents = _lay_out(path, metric, rows, dimension, shapes, base_key)
             self._fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
@@ -246,7 +246,8 @@ def _upper_bytes(shapes: _Shapes) -> int:
     return numbers + (len(shapes) + 1) * fmt.ALIGNMENT + 4 * META_BYTES
 
 
-def _require_room(folder: Path, needed: int) -> None:
+def require_room(folder: Path, needed: int) -> None:
+    """Raises OSError (ENOSPC) where a segment of so many bytes would take what others need to go on."""
     room = os.statvfs(folder)
     if room.f_bavail * room.f_frsize < needed + SPARE_BYTES:
         raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)}: a segment needs {needed} bytes", os.fspath(folder))

@@ -1,5 +1,6 @@
 """The builder's jobs on one collection: merge, rewrite, index. One at a time, each made real by one transaction."""
 
+import errno
 import logging
 import time
 from collections.abc import Callable, Iterable
@@ -15,13 +16,25 @@ from index.build import build
 from index.contract import Cancelled
 from storage import atomic, catalogue, errors
 from storage.catalogue import IndexRow, SegmentRow, Settings, State
+from storage.failpoints import declare, hit
 from storage.hashing import file_xxh3, hex16
 from storage.layout import SEGMENTS_NAME, index_name
 
 log = logging.getLogger(__name__)
 REPORT_S = 1.0
+DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS})
+DISK_RETRY_S = 10.0
+"""After all attempts at a job, where it was the disk that failed."""
+WRITE = declare("index.write")
 COPY_SHARE = 0.05
 """What merging is of a job that also builds an index."""
+
+
+def is_the_disk(e: Exception) -> bool:
+    """Whether the job was stopped by what it writes on, and may succeed later."""
+    if isinstance(e, OSError):
+        return e.errno in DISK_ERRORS
+    return isinstance(e, errors.NoSpace | errors.DiskFailed | errors.Locked | errors.OutcomeUnknown)
 
 
 class Building:
@@ -39,14 +52,20 @@ class Building:
         self._last_write = time.monotonic()
         self._unindexed_since: float | None = None
         self._log_pos = -1
+        self._again_at: float | None = None
+        """When what the disk has stopped, and no fault of its own, is begun again."""
 
     # ---------------------------------------------------------------- choosing
 
     def step(self) -> bool:
         """Does the most pressing job. False: nothing is due now."""
         version = self._c.reader.data_version()
-        if version == self._version and self._settled:
+        again = self._again_at is not None and time.monotonic() >= self._again_at
+        if version == self._version and self._settled and not again:
             return False
+        if again:
+            self._c.publisher.end_job()
+            self._again_at = None
         with self._c.reader.reading():
             settings = catalogue.read_settings(self._c.reader)
             state = catalogue.read_state(self._c.reader)
@@ -59,11 +78,11 @@ class Building:
         quiet = time.monotonic() - self._last_write >= self._quiet_s
         failed = (done.kind, done.seq) if done is not None and done.reason is not None else None
         job = self._choose(settings, state, segments, quiet, failed)
-        self._version, self._settled = version, job is None and quiet
         if job is None:
             if quiet and done is not None and not self._is_due(failed, settings, state, segments):
                 # Its process died before it could say that it was done, or what failed is no longer wanted.
                 self._c.publisher.end_job()
+            self._version, self._settled = version, quiet
             return False
         self._run(job, settings, state)
         self._version = -1
@@ -130,8 +149,10 @@ class Building:
         except Exception as e:
             if catalogue.read_state(c.reader).dropped:
                 raise errors.Dropped(str(c.folder)) from e  # its files went away under the job
-            log.exception("collection %s: %s failed (attempt %d)", c.name, job.kind, attempt)
+            disk = is_the_disk(e)
+            log.error("collection %s: %s failed (attempt %d): %s", c.name, job.kind, attempt, e, exc_info=not disk)
             if attempt >= policy.MAX_ATTEMPTS:
+                self._again_at = time.monotonic() + DISK_RETRY_S if disk else None
                 c.publisher.fail_job(f"{job.kind} failed: {e or type(e).__name__}")
             else:
                 self._stop.wait(min(2.0**attempt, 10.0))
@@ -151,10 +172,9 @@ class Building:
             if len(rows.keys):
                 output = self._write_output(job, settings, state, inputs, rows)
             gone = c.publisher.merge(list(job.segments), output, snapshot)
-        except errors.OutcomeUnknown:
-            raise  # the catalogue may name the files
-        except BaseException:
-            self._unlink(output.files if output else ())
+        except BaseException as e:
+            if errors.is_undone(e):  # else the catalogue may name the files
+                self._unlink(output.files if output else ())
             raise
         self._unlink(gone)
         c.publisher.forget_deaths(rows.dropped)
@@ -187,10 +207,9 @@ class Building:
         index = self._build_file(segment, settings, state, self._reporter(state))
         try:
             old = self._c.publisher.add_index(index)
-        except errors.OutcomeUnknown:
-            raise
-        except BaseException:
-            self._unlink([index.file])
+        except BaseException as e:
+            if errors.is_undone(e):
+                self._unlink([index.file])
             raise
         if old != index.file:
             self._unlink([old])
@@ -205,6 +224,7 @@ class Building:
         final = folder / index_name(segment.file, want[0], state.spec_seq)
         tmp = atomic.temporary(final)
         vectors = open_one(self._c.folder, segment).vectors
+        hit(WRITE)
         meta = build(vectors, want, tmp, recall=settings.recall, threads=self._threads, progress=progress)
         size, digest = file_xxh3(tmp)
         atomic.publish(tmp, final, "index")

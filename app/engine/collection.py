@@ -216,14 +216,13 @@ class Collection:
 
         try:
             count, first = await self.writer.run(name_it)
-        except (below.OutcomeUnknown, asyncio.CancelledError) as e:
-            if getattr(e, "undone", False):
-                self._forget(written)
+        except asyncio.CancelledError:
             # The catalogue may name the file, or come to name it: a write that was queued goes on without its
             # request. The next start decides.
             raise
-        except BaseException:
-            self._forget(written)
+        except BaseException as e:
+            if below.is_undone(e):  # else the catalogue may come to name it too
+                self._forget(written)
             raise
         if not used:
             self._forget(written)  # the answer was given before, to the same Idempotency-Key

@@ -19,10 +19,12 @@ from storage.catalogue import ColumnsRow, SegmentRow
 from storage.columns import Columns, ColumnsBuilder
 from storage.columns import write as write_file
 from storage.database import Database
+from storage.failpoints import declare, hit
 from storage.hashing import hex16
 from storage.layout import SEGMENTS_NAME, columns_name
 from storage.publish import Publisher
 
+WRITE = declare("columns.write")
 MAX_PATCHES = 20_000
 """Rows patched since its columns were made that a segment's readers carry in memory, at most about this many."""
 SLICE_ROWS = 10_000
@@ -85,6 +87,7 @@ def write_columns(folder: Path, segment: SegmentRow, columns: Columns, log_pos: 
     final = folder / SEGMENTS_NAME / columns_name(segment.file, log_pos)
     tmp = atomic.temporary(final)
     try:
+        hit(WRITE)
         size, digest = write_file(tmp, columns)
     except BaseException:
         atomic.remove(tmp)
@@ -117,12 +120,12 @@ class ColumnsWork:
         columns = write_columns(c.folder, row, self._work.finish(), log_pos)
         try:
             old = c.publisher.add_columns(columns)
-        except errors.OutcomeUnknown:
-            raise  # the catalogue may name them
         except errors.Stale:
             atomic.remove(c.folder / SEGMENTS_NAME / columns.file)
             return False
-        except BaseException:
+        except BaseException as e:
+            if not errors.is_undone(e):
+                raise  # the catalogue may name them
             atomic.remove(c.folder / SEGMENTS_NAME / columns.file)
             raise
         if old is not None and old != columns.file:

@@ -16,6 +16,7 @@ from app.engine.verifying import ADVICE, Unsound, is_sound, undamaged, verify_se
 from seedvec.segment import open_segment
 from storage import atomic, catalogue, errors
 from storage.catalogue import ColumnsRow, IndexRow, SegmentRow
+from storage.database import Database
 from storage.layout import COLLECTIONS_NAME, SEGMENTS_NAME, WRITE_LOCK_NAME
 from storage.orphans import Kind, look
 from storage.publish import Publisher
@@ -41,9 +42,20 @@ def recover(data: Path) -> None:
             if reason is not None:
                 log.error("collection %s is closed: %s", entry.name, reason)
             if reason != entry.reason:
-                registry.set_reason(entry.uuid, reason)
+                _note(registry, entry, reason)
     finally:
         registry.close()
+
+
+def _note(registry: Registry, entry: Registered, reason: str | None) -> None:
+    """Raises OSError where that collection could be opened all the same."""
+    try:
+        registry.set_reason(entry.uuid, reason)
+    except errors.StorageError as e:
+        # Most likely the disk is full. One that was closed and need not be stays so until the next start.
+        log.error("collection %s: the registry cannot be written: %s", entry.name, e)
+        if reason is not None:
+            registry.shut(entry.uuid)
 
 
 def _drop_to_the_end(registry: Registry, entry: Registered) -> None:
@@ -63,7 +75,11 @@ def _see_to_orphans(registry: Registry) -> None:
             continue
         kind, state = look(folder)
         if state is not None and (kind is Kind.COLLECTION or (kind is Kind.EMPTY and registry.made_anew)):
-            name = registry.adopt(folder.name, state.name)
+            try:
+                name = registry.adopt(folder.name, state.name)
+            except errors.StorageError as e:
+                log.error("c/%s, which the registry has lost, cannot be named again now: %s", folder.name, e)
+                continue
             log.error("the registry had lost collection %s (c/%s): it is named again", name, folder.name)
         elif kind in (Kind.LEFTOVER, Kind.EMPTY):
             log.info("sweeping %s, which no collection names", folder.name)
@@ -101,24 +117,21 @@ def _recover_collection(folder: Path, name: str) -> None:
         if state.dropped:
             raise errors.Dropped(str(folder))
         whole(db, state)
-        db.truncate_log()
-        undamaged(db)
+        if _bring_home(db):
+            undamaged(db)
         settings, segments = catalogue.read_settings(db), catalogue.read_segments(db)
         _renew_lock(folder / WRITE_LOCK_NAME)
-        named = {name for s in segments for name in s.files}
-        atomic.sweep(folder / SEGMENTS_NAME, named)
         with ThreadPoolExecutor(VERIFIERS) as pool:
             list(pool.map(lambda s: verify_segment(folder, s, settings), segments))
             derived = [row for s in segments for row in s.derived]
             sound = list(pool.map(lambda row: is_sound(folder, row), derived))
-        with closing(Turns(folder / WRITE_LOCK_NAME)) as turns:
-            publisher = Publisher(db, turns)
-            _forget(folder, publisher, [row for row, good in zip(derived, sound, strict=True) if not good])
-            _forget_leftovers(folder, publisher, segments)
-            if catalogue.read_job(db) is not None:
-                # A start is a fresh try: attempts that ended with the server were not the job's fault, nor may its
-                # reason last.
-                publisher.end_job()
+        bad = [row for row, good in zip(derived, sound, strict=True) if not good]
+        _take_out(folder, bad)
+        try:
+            _tidy(folder, db, segments, bad)
+        except (errors.StorageError, OSError) as e:
+            # On a full disk, most likely. It can be served as it is; the next start tidies.
+            log.error("collection %s is not tidied: %s", name, e)
     finally:
         db.close()
 
@@ -130,7 +143,40 @@ def _renew_lock(path: Path) -> None:
     path.touch()
 
 
-def _forget(folder: Path, publisher: Publisher, bad: list[IndexRow | ColumnsRow]) -> None:
+def _bring_home(db: Database) -> bool:
+    """The log, once it is surely on the disk itself. False: there is no room for that, and it is read as it is."""
+    try:
+        db.rewrite_log()
+        db.truncate_log()
+    except errors.NoSpace as e:
+        log.warning("the log is not brought home: %s", e)
+        return False
+    return True
+
+
+def _take_out(folder: Path, bad: list[IndexRow | ColumnsRow]) -> None:
+    """Before the catalogue forgets them, which on a full disk it cannot: what is not there is not used."""
+    for row in bad:
+        path = folder / SEGMENTS_NAME / row.file
+        if path.is_dir():
+            aside(path)
+        atomic.remove(path)
+
+
+def _tidy(folder: Path, db: Database, segments: list[SegmentRow], bad: list[IndexRow | ColumnsRow]) -> None:
+    """All that needs writing, and can wait until there is room."""
+    atomic.sweep(folder / SEGMENTS_NAME, {name for s in segments for name in s.files})
+    with closing(Turns(folder / WRITE_LOCK_NAME)) as turns:
+        publisher = Publisher(db, turns)
+        _forget(publisher, bad)
+        _forget_leftovers(folder, publisher, segments)
+        if catalogue.read_job(db) is not None:
+            # A start is a fresh try: attempts that ended with the server were not the job's fault, nor may its reason
+            # last.
+            publisher.end_job()
+
+
+def _forget(publisher: Publisher, bad: list[IndexRow | ColumnsRow]) -> None:
     for row in bad:
         if isinstance(row, IndexRow):
             log.warning("index %s is damaged or gone: it is built anew, the search is exact until then", row.file)
@@ -138,10 +184,6 @@ def _forget(folder: Path, publisher: Publisher, bad: list[IndexRow | ColumnsRow]
         else:
             log.warning("columns %s are damaged or gone: they are derived anew", row.file)
             publisher.drop_columns(row.seq)
-        path = folder / SEGMENTS_NAME / row.file
-        if path.is_dir():
-            aside(path)
-        atomic.remove(path)
 
 
 def _forget_leftovers(folder: Path, publisher: Publisher, segments: list[SegmentRow]) -> None:

@@ -17,6 +17,7 @@ from storage import atomic, catalogue, errors
 from storage.catalogue import SegmentRow
 from storage.failpoints import declare, hit
 from storage.layout import CATALOGUE_NAME, SEGMENTS_NAME
+from storage.segment import require_room
 
 log = logging.getLogger(__name__)
 SEAL_SHARE = 4
@@ -61,8 +62,9 @@ class Sealing:
                 self._seal()
             except errors.Stale as e:
                 log.info("collection %s: %s", self._c.name, e)
-            # Here too: where rows pour in without pause there is always something to seal.
-            self._checkpoint()
+            finally:
+                # Here too: where rows pour in without pause, or nothing can be sealed, there is always something to.
+                self._checkpoint()
             return True
         if self._derive():
             return True
@@ -97,6 +99,7 @@ class Sealing:
             c.publisher.seal(None, state.next_key - 1, state.log_pos)
             return
         first, last = int(rows.keys[0]), int(rows.keys[-1])
+        require_room(c.folder, rows.vectors.nbytes)  # before anything is written: on a full disk it is tried for hours
         seq = c.publisher.reserve_seq()
         keys_rel = (rows.keys - first).astype(np.uint64)
         written = write_sealed(
@@ -114,10 +117,9 @@ class Sealing:
                 columns = columns_of(documents)
                 segment = replace(segment, columns=write_columns(c.folder, segment, columns, state.log_pos))
             c.publisher.seal(segment, last, state.log_pos)
-        except errors.OutcomeUnknown:
-            raise  # the catalogue may name it
-        except BaseException:
-            atomic.remove_all([c.folder / SEGMENTS_NAME / file for file in segment.files])
+        except BaseException as e:
+            if errors.is_undone(e):  # else the catalogue may name it
+                atomic.remove_all([c.folder / SEGMENTS_NAME / file for file in segment.files])
             raise
 
     # ---------------------------------------------------------------- metadata columns

@@ -213,7 +213,7 @@ def test_a_full_disk_stores_nothing(run: Run, rig: Rig, c: Collection, point: st
 
 def test_an_unknown_outcome_keeps_the_file(run: Run, rig: Rig, c: Collection) -> None:
     """The commit's fsync failed: the transaction may be there after a power cut, and then its file must be too."""
-    with armed("database.commit:eio:2"), pytest.raises(errors.OutcomeUnknown):
+    with armed("database.commit:eio:2,database.settle:eio"), pytest.raises(errors.OutcomeUnknown):
         run(c.add(rows(None, LARGE), None))
     assert len(stray(rig)) == 1
     recover(rig.data)

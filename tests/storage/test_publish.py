@@ -189,7 +189,7 @@ def test_a_seal_that_fails_leaves_the_rows_pending_and_no_file(rig: Rig, point: 
 def test_an_unknown_outcome_keeps_the_files_of_a_seal(rig: Rig) -> None:
     rig.upsert([0, 1000])
     files = len(rig.files())
-    with armed("database.commit:eio:2"), pytest.raises(errors.OutcomeUnknown):
+    with armed("database.commit:eio:2,database.settle:eio"), pytest.raises(errors.OutcomeUnknown):
         rig.sealing.step()
     assert len(rig.files()) == files + 2, "the segment and its columns"
 

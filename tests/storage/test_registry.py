@@ -1,7 +1,7 @@
 """Rule 3, names: folder before row when creating; mark, row, folder when dropping; and races of both."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +11,9 @@ from app.engine.recovery import recover
 from storage import catalogue, errors
 from storage.catalogue import Settings
 from storage.check import check
-from storage.failpoints import armed
+from storage.failpoints import armed, watched
 from storage.layout import COLLECTIONS_NAME, WRITE_LOCK_NAME
-from storage.registry import NameTaken, Registry
+from storage.registry import NameTaken, Registry, mark_dropped
 from storage.turns import Turns
 from storage.writes import Batch, Turn
 
@@ -94,9 +94,7 @@ def test_a_writer_that_has_the_catalogue_open_stops_at_the_mark(registry: Regist
     uuid = registry.create("a", SETTINGS)
     writer = Writer(registry.folder(uuid))
     writer.add(1)
-    # As far as the mark: the folder is still there, and so is the name.
-    with armed("registry.drop.marked:eio"), pytest.raises(OSError, match="failpoint"):
-        registry.drop("a", uuid)
+    mark_dropped(registry.folder(uuid))  # as far as this the folder is still there, and so is the name
     with pytest.raises(errors.Dropped):
         writer.add(2)
     assert writer.count() == 1
@@ -105,6 +103,32 @@ def test_a_writer_that_has_the_catalogue_open_stops_at_the_mark(registry: Regist
         writer.add(3)
     writer.close()
     assert names(registry) == {} and folders(registry) == []
+
+
+@pytest.mark.parametrize("action", ["eio", "enospc"])
+def test_a_drop_that_is_refused_has_done_nothing(registry: Registry, action: str) -> None:
+    uuid = registry.create("a", SETTINGS)
+    writer = Writer(registry.folder(uuid))
+    with armed(f"registry.drop.marked:{action}"), pytest.raises(OSError, match="failpoint"):
+        registry.drop("a", uuid)
+    writer.add(1)
+    assert writer.count() == 1 and names(registry) == {"a": uuid}
+    mark_dropped(registry.folder(uuid))  # by another, which died: that mark is not ours to take back
+    with armed(f"registry.drop.marked:{action}"), pytest.raises(OSError, match="failpoint"):
+        registry.drop("a", uuid)
+    with pytest.raises(errors.Dropped):
+        writer.add(2)
+    writer.close()
+
+
+def test_a_collection_is_shut_where_the_registry_cannot_be_told(registry: Registry) -> None:
+    uuid = registry.create("a", SETTINGS)
+    registry.shut(uuid)
+    assert "too full" in str(registry.read()[0].reason)
+    registry.set_reason(uuid, "damaged")
+    assert registry.read()[0].reason == "damaged"
+    registry.set_reason(uuid, None)
+    assert registry.read()[0].reason is None
 
 
 def test_the_same_name_again_is_another_folder(registry: Registry) -> None:
@@ -132,12 +156,24 @@ def test_dropped_twice_is_said_to_the_second(registry: Registry) -> None:
     assert names(registry) == {"a": new}, "who meant the old one does not take the new one away"
 
 
+class Died(BaseException):
+    """Nothing of ours comes after it."""
+
+
+def die_at(point: str, act: Callable[[], object]) -> None:
+    def see(name: str, _: object) -> None:
+        if name == point:
+            raise Died
+
+    with watched(see), pytest.raises(Died):
+        act()
+
+
 @pytest.mark.parametrize("point", ["registry.drop.marked", "registry.drop.unregistered"])
 def test_a_drop_that_stopped_half_way_can_be_done_again(registry: Registry, point: str) -> None:
     """The process that dropped it died, the server lives on: the name must not be stuck for ever."""
     uuid = registry.create("a", SETTINGS)
-    with armed(f"{point}:eio"), pytest.raises(OSError, match="failpoint"):
-        registry.drop("a", uuid)
+    die_at(point, lambda: registry.drop("a", uuid))
     if names(registry):
         registry.drop("a", uuid)
     registry.create("a", SETTINGS)
@@ -147,8 +183,7 @@ def test_a_drop_that_stopped_half_way_can_be_done_again(registry: Registry, poin
 @pytest.mark.parametrize("point", ["registry.drop.marked", "registry.drop.unregistered"])
 def test_the_next_start_ends_what_a_drop_began(registry: Registry, point: str) -> None:
     uuid, kept = registry.create("a", SETTINGS), registry.create("b", SETTINGS)
-    with armed(f"{point}:eio"), pytest.raises(OSError, match="failpoint"):
-        registry.drop("a", uuid)
+    die_at(point, lambda: registry.drop("a", uuid))
     recover(registry.data)
     assert names(registry) == {"b": kept} and folders(registry) == [kept]
     assert check(registry.data).findings == []
@@ -165,10 +200,15 @@ def test_a_folder_without_a_row_is_swept(registry: Registry) -> None:
 
 @pytest.mark.parametrize(
     ("point", "action", "kept"),
-    [("registry.create.folder", "enospc", 0), ("database.commit", "enospc", 0), ("database.commit:eio", "2", 1)],
+    [
+        ("registry.create.folder", "enospc", 0),
+        ("database.commit", "enospc", 0),
+        ("database.commit:eio", "2", 0),
+        ("database.commit:eio:2,database.settle", "eio", 1),
+    ],
 )
 def test_a_creation_that_fails(registry: Registry, point: str, action: str, kept: int) -> None:
-    """No folder is left, but where the registry may have come to name it. (Its commit is the second.)"""
+    """No folder is left, but where the registry may come to name it. (Its commit is the second.)"""
     with armed(f"{point}:{action}"), pytest.raises((OSError, errors.StorageError)):
         registry.create("a", SETTINGS)
     assert names(registry) == {} and len(folders(registry)) == kept

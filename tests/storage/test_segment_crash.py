@@ -102,7 +102,7 @@ def test_a_real_full_disk(tiny_disk: Path, monkeypatch: pytest.MonkeyPatch) -> N
         publish_one(tiny_disk)
     assert raised.value.errno == errno.ENOSPC and list(tiny_disk.iterdir()) == []
     # And where the room was taken by somebody else between the question and the reservation:
-    monkeypatch.setattr(segment, "_require_room", lambda folder, needed: None)
+    monkeypatch.setattr(segment, "require_room", lambda folder, needed: None)
     with pytest.raises(OSError) as raised:
         publish_one(tiny_disk)
     assert raised.value.errno == errno.ENOSPC and list(tiny_disk.iterdir()) == []
