@@ -109,7 +109,18 @@ def _plan(view: View, k: int, recall: float, exact: bool, left: Matching) -> Sea
     all_exact = all(step.plan.exact for step in steps)
     known = [r for r in recalls if r is not None]
     expected = min(known, default=1.0) if len(known) == len(recalls) else None
-    return SearchPlan(tuple(steps), all_exact, expected, sum(step.plan.cost_us for step in steps))
+    return SearchPlan(tuple(steps), all_exact, expected, sum(_cost_us(view, step) for step in steps))
+
+
+def _cost_us(view: View, step: Step) -> float:
+    """About, of one query: an index that some rows are left out of has to look at more of the others."""
+    if step.alive is None:
+        return step.plan.cost_us
+    exact = view.pending.exact if step.part is None else view.parts[step.part].segment.exact
+    least = exact.cost_us(step.alive.count)
+    if step.plan.exact:
+        return least
+    return min(least, step.plan.cost_us * len(step.alive.mask) / step.alive.count)
 
 
 def run(view: View, search: SearchPlan, queries: NDArray[np.float32], k: int) -> Results:
@@ -119,7 +130,7 @@ def run(view: View, search: SearchPlan, queries: NDArray[np.float32], k: int) ->
         begun = time.perf_counter()
         hits = step.index.search(queries, k, step.plan, step.alive)
         found.append((step.part, hits))
-        took.append(Took(step, (time.perf_counter() - begun) * 1000, step.plan.exact, dict(step.plan.params)))
+        took.append(Took(step, (time.perf_counter() - begun) * 1000, hits.exact, dict(hits.params or {})))
     exact = all(t.exact for t in took)
     answers = [_merge(view, found, query, k) for query in range(len(queries))]
     return Results(answers, tuple(took), exact, 1.0 if exact else search.expected_recall)
