@@ -242,8 +242,9 @@ def _initialise(connection: apsw.Connection, application_id: int) -> None:
     # Before the first table: freed pages can be given back, and freed content is zeroed.
     connection.pragma("auto_vacuum", 2)
     connection.pragma("journal_mode", "wal")
-    connection.pragma("application_id", application_id)
     connection.pragma("user_version", 1)
+    # Last: it is what `_is_blank` goes by, and each of these is a commit of its own.
+    connection.pragma("application_id", application_id)
 
 
 def _configure(connection: apsw.Connection) -> None:
