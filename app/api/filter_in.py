@@ -8,12 +8,13 @@ from msgspec import UNSET, Raw, UnsetType
 from app.api.refusals import one
 from app.engine.errors import InvalidFilter, Malformed
 from app.engine.filters.ast import Filter
-from app.engine.filters.parse import parse, parse_value
+from app.engine.filters.parse import MAX_NODES, parse, parse_value
 
-CACHE_BYTES = 4 * 2**20
-"""Filter texts kept. What was read from one is about seven times as large at most."""
-_ENTRY_BYTES = 200
-"""What the smallest costs besides its text."""
+CACHE_BYTES = 32 * 2**20
+"""Memory that kept filters may take in one worker: three of the largest $in, or tens of thousands of usual ones."""
+_BYTES_PER_BYTE = 12
+"""What a byte of a long $in becomes at most (measured: 6 for ints, 11 for short strings that are not ASCII)."""
+_BYTES_PER_CONDITION = 300
 
 EVERYTHING = parse_value({})
 
@@ -42,7 +43,7 @@ class Read:
         return parsed
 
     def _keep(self, text: bytes, parsed: Filter) -> None:
-        size = len(text) + _ENTRY_BYTES
+        size = cost(text)
         if size > self._cache_bytes:
             return
         with self._lock:
@@ -51,7 +52,13 @@ class Read:
             self._bytes += size
             while self._bytes > self._cache_bytes:
                 oldest, _ = self._kept.popitem(last=False)
-                self._bytes -= len(oldest) + _ENTRY_BYTES
+                self._bytes -= cost(oldest)
+
+
+def cost(text: bytes) -> int:
+    """Bytes of memory, at most, that a filter and its text take."""
+    # There is a colon to every condition; those in strings only make the estimate higher.
+    return _BYTES_PER_BYTE * len(text) + _BYTES_PER_CONDITION * min(text.count(b":"), 2 * MAX_NODES)
 
 
 _read = Read(CACHE_BYTES)

@@ -330,6 +330,8 @@ def test_an_unknown_collection_is_named_whatever_the_body(client: httpx.Client, 
         ("PUT", f"{INTS}/vectors/1", {"GET", "PATCH", "DELETE"}),
         ("PUT", f"{INTS}/vectors/fetch", {"GET", "POST", "PATCH", "DELETE"}),
         ("DELETE", f"{INTS}/vectors", {"GET", "POST", "PUT"}),
+        ("GET", f"{INTS}/count", {"POST"}),
+        ("PUT", f"{INTS}/vectors/patch", {"GET", "POST", "PATCH", "DELETE"}),
         ("POST", "/livez", {"GET"}),
     ],
 )

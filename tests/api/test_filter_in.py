@@ -1,11 +1,13 @@
 """Filters that were read once are kept, by their text and bounded in bytes."""
 
 import json
+import tracemalloc
+from typing import Any
 
 import pytest
 from msgspec import UNSET, Raw
 
-from app.api.filter_in import Read, filter_in
+from app.api.filter_in import Read, cost, filter_in
 from app.engine.errors import InvalidFilter, Malformed
 from app.engine.filters.parse import parse
 
@@ -22,7 +24,7 @@ def test_the_same_text_is_read_once() -> None:
 
 
 def test_what_was_not_asked_for_longest_goes_first() -> None:
-    read = Read(4 * 350)
+    read = Read(4 * cost(text(0)))
     first = read(text(0))
     for i in range(1, 4):
         read(text(i))
@@ -37,9 +39,33 @@ def test_what_was_not_asked_for_longest_goes_first() -> None:
 
 
 def test_one_that_is_too_large_is_read_and_not_kept() -> None:
-    read = Read(1_000)
+    read = Read(cost(text(1)))
     assert read(text(1, 2_000)) == parse(text(1, 2_000))
     assert len(read) == 0
+
+
+@pytest.mark.parametrize(
+    "filters",
+    [
+        [{"a": i} for i in range(500)],
+        [{"pos": "noun", "length": {"$gte": i, "$lt": i + 10}} for i in range(500)],
+        [{"$or": [{f"a{i}": i + j} for i in range(900)]} for j in range(2)],
+        [{"a": {"$in": list(range(50_000))}}],
+        [{"a": {"$in": [f"{i:05}" for i in range(50_000)]}}],
+        [{"a": {"$in": [chr(0x4E00 + i % 20_000) + chr(0x4E00 + i // 5_000) for i in range(50_000)]}}],
+    ],
+    ids=["tiny", "usual", "conditions", "ints", "strings", "not ASCII"],
+)
+def test_the_memory_of_a_filter_is_not_underestimated(filters: list[dict[str, Any]]) -> None:
+    texts = [json.dumps(filter, ensure_ascii=False, separators=(",", ":")).encode() for filter in filters]
+    tracemalloc.start()
+    try:
+        kept = {bytes(text): parse(text) for text in texts}
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(kept) == len(filters)
+    assert sum(map(cost, texts)) / 4 < taken < sum(map(cost, texts))
 
 
 def test_what_is_refused_is_not_kept() -> None:

@@ -257,6 +257,21 @@ def test_no_json_in_a_body(client: httpx.Client, route: str, filter: str) -> Non
     problem_of(client.post(f"{PATH}/{path}", content=content, headers=JSON), 400, "malformed-body", None)
 
 
+def test_far_too_deep(client: httpx.Client) -> None:
+    """So deep that no decoder goes there, and as deep as a decoder still does."""
+    for levels, statuses in ((100_000, {400}), (1_000, {400, 422}), (300, {422})):
+        deep = b'{"$not":' * levels + b"{}" + b"}" * levels
+        for path, more in ROUTES.values():
+            content = (
+                json.dumps(more).encode().removesuffix(b"}") + (b", " if more else b"") + b'"filter": ' + deep + b"}"
+            )
+            response = client.post(f"{PATH}/{path}", content=content, headers=JSON)
+            assert response.status_code in statuses, response.text
+    query = text('{"$not":' * 3_000 + "{}" + "}" * 3_000)
+    response = client.get(f"{PATH}/vectors?filter={query}")
+    problem_of(response, 422, "invalid-filter", "filter")
+
+
 def test_no_utf8_in_a_body(client: httpx.Client) -> None:
     response = client.post(f"{PATH}/count", content=b'{"filter": {"kind": "\xff"}}', headers=JSON)
     problem_of(response, 400, "malformed-body", None)
