@@ -15,10 +15,11 @@ from typing import Final
 import apsw
 
 from seedvec.segment import Segment
-from storage import catalogue, errors, registry
+from storage import catalogue, errors, registry, remembered
 from storage.atomic import TMP_SUFFIX
 from storage.catalogue import ColumnsRow, IndexRow, SegmentRow, Settings, State
 from storage.check_files import REBUILT, RESTORE, OpenFile, check_derived, check_segment, hold, kind_of
+from storage.check_pages import REPAIR, check_pages
 from storage.check_rows import (
     CatalogueRows,
     Sealed,
@@ -31,6 +32,7 @@ from storage.layout import (
     BALLAST_NAME,
     CATALOGUE_NAME,
     COLLECTIONS_NAME,
+    DAMAGED_NAME,
     LOCK_NAME,
     REGISTRY_NAME,
     SEGMENTS_NAME,
@@ -47,7 +49,6 @@ __all__ = ["Finding", "Report", "check"]
 
 MAX_ATTEMPTS: Final = 10
 """Readings of a catalogue whose files vanish meanwhile, before what is missing counts as missing."""
-FROM_COPY: Final = "restore it from a copy of this data folder"
 
 
 def check(data_dir: str | os.PathLike[str]) -> Report:
@@ -66,8 +67,11 @@ def check(data_dir: str | os.PathLike[str]) -> Report:
         _check_collection(folder, one.name, data, report)
     uuids = {one.uuid for one in named}
     for folder_name in sorted(folders - uuids):
-        report.add("note", f"c/{folder_name}", "no name leads to this folder: it is swept at the next start")
-    _note_strays(data.root, {LOCK_NAME, BALLAST_NAME, COLLECTIONS_NAME, *_sqlite(REGISTRY_NAME)}, "", report)
+        _note_unnamed(data.collection(folder_name), report)
+    if (data.root / DAMAGED_NAME).is_dir():
+        report.add("note", DAMAGED_NAME, "what `seedvec repair` has kept of damaged originals: delete it when it is no use")
+    ours = {LOCK_NAME, BALLAST_NAME, COLLECTIONS_NAME, DAMAGED_NAME, *_sqlite(REGISTRY_NAME)}
+    _note_strays(data.root, ours, "", report)
     return report
 
 
@@ -78,21 +82,35 @@ def _folders(data: DataFolder) -> set[str]:
     return set()
 
 
+def _note_unnamed(folder: CollectionFolder, report: Report) -> None:
+    """A creation that is under way has nothing in it yet, and a drop has marked it."""
+    where = f"c/{folder.root.name}"
+    with suppress(errors.StorageError, apsw.Error, OSError):
+        with closing(ReadOnlyDatabase(folder.catalogue, catalogue.APPLICATION_ID, catalogue.VERSION)) as db:
+            state = catalogue.read_state(db)
+        if state.uuid == folder.root.name and not state.dropped and state.next_key > 1:
+            what = f"a collection ({state.name}, {state.live:,} items) whose name the registry has lost"
+            report.add("error", where, what, "the next start names it again, and so does `seedvec repair`")
+            return
+    report.add("note", where, "no name leads to this folder: what a creation or a drop has left is swept at a start")
+
+
 def _sqlite(name: str) -> set[str]:
     return {name + suffix for suffix in SQLITE_SUFFIXES}
 
 
 def _read_registry(data: DataFolder, report: Report) -> list[registry.Registered] | None:
     if not data.registry.exists():
-        report.add("error", REGISTRY_NAME, "there is none: this is no data folder, or its registry is lost", FROM_COPY)
+        report.add("error", REGISTRY_NAME, "there is none: this is no data folder, or its registry is lost", REPAIR)
         return None
     try:
         with closing(ReadOnlyDatabase(data.registry, registry.APPLICATION_ID)) as db:
+            check_pages(data.registry, REGISTRY_NAME, report)
             for fault in db.integrity():
-                report.add("error", REGISTRY_NAME, f"SQLite finds it damaged: {fault}", FROM_COPY)
+                report.add("error", REGISTRY_NAME, f"SQLite finds it damaged: {fault}", REPAIR)
             return _named(db)
-    except (errors.StorageError, apsw.Error) as e:
-        report.add("error", REGISTRY_NAME, f"it cannot be read: {e}", FROM_COPY)
+    except (errors.StorageError, apsw.Error, OSError) as e:
+        report.add("error", REGISTRY_NAME, f"it cannot be read: {e}", REPAIR)
         return None
 
 
@@ -112,11 +130,15 @@ def _check_collection(folder: CollectionFolder, name: str, data: DataFolder, rep
         if not folder.catalogue.exists():
             raise errors.Damaged(f"{folder.catalogue} is missing")
         with closing(ReadOnlyDatabase(folder.catalogue, catalogue.APPLICATION_ID, catalogue.VERSION)) as db:
+            check_pages(folder.catalogue, f"{name}/catalog.db", mine)
             for fault in db.integrity():
-                mine.add("error", f"{name}/catalog.db", f"SQLite finds it damaged: {fault}", FROM_COPY)
+                mine.add("error", f"{name}/catalog.db", f"SQLite finds it damaged: {fault}", REPAIR)
+            # Before the state: beside a server it may only be older than that.
+            known = remembered.recall(folder.root / WRITE_LOCK_NAME)
             moment = _read_moment(db, folder)
             with closing(moment):
                 _judge(moment, name, mine)
+                _judge_owner(moment.state, known, folder, name, mine)
         _note_strays(
             folder.root, {WRITE_LOCK_NAME, SHUT_NAME, SEGMENTS_NAME, *_sqlite(CATALOGUE_NAME)}, f"{name}/", mine
         )
@@ -124,7 +146,7 @@ def _check_collection(folder: CollectionFolder, name: str, data: DataFolder, rep
     except (errors.StorageError, apsw.Error, OSError) as e:
         if not _still_named(data, name, folder):
             return  # dropped while we looked
-        mine.add("error", f"{name}/catalog.db", f"it cannot be read: {e}", FROM_COPY)
+        mine.add("error", f"{name}/catalog.db", f"it cannot be read: {e}", REPAIR)
     report.findings += mine.findings
     report.collections += 1
     report.live += mine.live
@@ -204,6 +226,16 @@ def _judge(moment: _Moment, name: str, report: Report) -> None:
     check_liveness(moment.rows, sealed, unreadable, where, report)
     check_metadata(moment.rows, where, report)
     check_counters(moment.rows, moment.state, moment.settings, moment.segments, where, report)
+
+
+def _judge_owner(
+    state: State, known: dict[str, int] | None, folder: CollectionFolder, name: str, report: Report
+) -> None:
+    if state.uuid != folder.root.name:
+        report.add("error", f"{name}/catalog.db", "it is another collection's", REPAIR)
+    lacks = remembered.missing(known, state)
+    if lacks:
+        report.add("error", f"{name}/catalog.db", lacks, REPAIR)
 
 
 def _judge_segment(moment: _Moment, row: SegmentRow, name: str, report: Report) -> Segment | None:

@@ -51,10 +51,12 @@ def recall(path: Path) -> dict[str, int] | None:
     return dict(zip(COUNTERS, values, strict=True))
 
 
-def missing(path: Path, state: State) -> str:
-    """What the catalogue lacks of what was acknowledged, in words; empty: nothing that is known of."""
-    known = recall(path) or {}
-    behind = {name: (getattr(state, name), value) for name, value in known.items() if getattr(state, name) < value}
+def missing(known: dict[str, int] | None, state: State) -> str:
+    """What the catalogue lacks of what was acknowledged, in words; empty: nothing that is known of.
+
+    known: recalled before `state` was read."""
+    counters = (known or {}).items()
+    behind = {name: (getattr(state, name), value) for name, value in counters if getattr(state, name) < value}
     if not behind:
         return ""
     counts = ", ".join(f"{name} is {here} and was {was}" for name, (here, was) in behind.items())

@@ -15,7 +15,7 @@ import apsw
 
 from storage import errors, pages, registry
 from storage.atomic import fsync_dir, fsync_file
-from storage.layout import REGISTRY_NAME, SQLITE_SUFFIXES, DataFolder
+from storage.layout import DAMAGED_NAME, REGISTRY_NAME, SQLITE_SUFFIXES, DataFolder
 from storage.lock import acquire
 from storage.orphans import Kind, look
 from storage.readonly import ReadOnlyDatabase
@@ -24,7 +24,6 @@ from storage.repair_plan import Plan, plan
 from storage.repair_report import RepairReport
 from storage.repair_write import Norms, write
 
-DAMAGED_NAME: Final = "damaged"
 STAGE_NAME: Final = "unfinished"
 
 

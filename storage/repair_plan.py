@@ -10,9 +10,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from storage import remembered
 from storage.catalogue import SegmentRow, Settings, State, now
-from storage.layout import SEGMENTS_NAME, WRITE_LOCK_NAME
+from storage.layout import SEGMENTS_NAME
 from storage.repair_probe import Unreadable, Wreck
 from storage.repair_report import CollectionReport, Loss
 from storage.repair_segment import Salvaged, salvage
@@ -147,7 +146,7 @@ def _settings_of(sources: list[Source]) -> Settings | None:
 def _counters(made: Plan, wreck: Wreck) -> State:
     """No key, id, position or number that may have been given is given again."""
     state = replace(wreck.state) if wreck.state is not None else State()
-    for name, value in (remembered.recall(made.folder / WRITE_LOCK_NAME) or {}).items():
+    for name, value in (wreck.known or {}).items():
         setattr(state, name, max(getattr(state, name), value))
     for source in made.sources:
         state.next_key = max(state.next_key, int(source.rows.keys[-1]) + 1)

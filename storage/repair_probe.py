@@ -28,6 +28,7 @@ class Wreck:
         self.folder = folder
         self.damage: list[str] = []
         self.behind = False
+        self.known = remembered.recall(folder / WRITE_LOCK_NAME)
         self.zeros = False
         """There are pages of zeros, which SQLite takes for the end of a long value."""
         self._db = self._opened()
@@ -68,7 +69,7 @@ class Wreck:
         if bad:
             self.zeros = True
             self.damage.append(f"{CATALOGUE_NAME}: {len(bad)} of its pages are damaged")
-        lacks = "" if state is None else remembered.missing(self.folder / WRITE_LOCK_NAME, state)
+        lacks = "" if state is None else remembered.missing(self.known, state)
         if lacks:
             self.behind = True
             self.damage.append(lacks)

@@ -24,7 +24,7 @@ def whole(db: Database, state: State) -> None:
     folder = db.path.parent
     if state.uuid != folder.name:
         raise Unsound(f"{db.path.name} is another collection's")
-    lacks = remembered.missing(folder / WRITE_LOCK_NAME, state)
+    lacks = remembered.missing(remembered.recall(folder / WRITE_LOCK_NAME), state)
     if lacks:
         raise Unsound(lacks)
 

@@ -41,12 +41,14 @@ class Collection:
             turn = Turn(self.db, 10**9, 10**12)
             turn.upsert(Batch(self._vectors(len(ids)), ids, rows))
             turn.finish()
+        self.publisher.turns.remember(turn.state)
 
     def delete(self, ids: list[Any]) -> None:
         with self.db.writing():
             turn = Turn(self.db, 10**9, 10**12)
             turn.delete(ids)
             turn.finish()
+        self.publisher.turns.remember(turn.state)
 
     def seal(self) -> SegmentRow:
         with self.db.reading():
