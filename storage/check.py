@@ -69,7 +69,7 @@ def check(data_dir: str | os.PathLike[str]) -> Report:
     for folder_name in sorted(folders - uuids):
         _note_unnamed(data.collection(folder_name), report)
     if (data.root / DAMAGED_NAME).is_dir():
-        report.add("note", DAMAGED_NAME, "what `seedvec repair` has kept of damaged originals: delete it when it is no use")
+        report.add("note", DAMAGED_NAME, "damaged originals that `seedvec repair` has kept: no server reads them")
     ours = {LOCK_NAME, BALLAST_NAME, COLLECTIONS_NAME, DAMAGED_NAME, *_sqlite(REGISTRY_NAME)}
     _note_strays(data.root, ours, "", report)
     return report

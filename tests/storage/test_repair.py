@@ -1,4 +1,4 @@
-"""`seedvec repair`: what checksums prove whole comes back bit for bit, what is lost is listed, and nothing is made up."""
+"""`seedvec repair`: what checksums prove comes back bit for bit, what is lost is listed, and nothing is made up."""
 
 import json
 import os
