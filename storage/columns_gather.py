@@ -3,9 +3,9 @@
 A batch of values that are all of one kind, the usual case, becomes one array at C speed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from itertools import chain
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,12 @@ FEW_TEXTS: Final = 1 << 16
 """Distinct strings that are numbered by a dict in any case; beyond, as long as every other string is a repeat.
 A dict takes 150 bytes an entry, and would not make a column of distinct strings smaller."""
 
+TOGETHER: Final = 64
+"""Pieces are put together when there are so many."""
+
 Places = NDArray[np.uint32]
+Piece = tuple[Places, NDArray[Any]]
+Kind = Literal["special", "ints", "fractions", "huge", "strings"]
 _SPECIAL: Final = {None: NULL, False: FALSE, True: TRUE}
 
 
@@ -32,6 +37,8 @@ class _Numbering(dict[str, int]):
 
 class Strings:
     """All strings of one path, each occurrence or each distinct one, in the order of coming."""
+
+    __slots__ = ("_data", "_lengths", "_next", "_numbering", "_raw", "_seen")
 
     def __init__(self) -> None:
         self._numbering = _Numbering()
@@ -75,66 +82,91 @@ class Strings:
         self._next += len(texts)
 
 
+class Pieces:
+    """Pairs of places and payloads; small ones are put together, for an array of one number takes 120 bytes."""
+
+    __slots__ = ("_few", "_many")
+
+    def __init__(self) -> None:
+        self._many: list[Piece] = []
+        self._few: list[Piece] = []
+
+    def add(self, places: Places, payload: NDArray[Any]) -> None:
+        self._few.append((places, payload))
+        if len(self._few) == TOGETHER:
+            places, payload = (np.concatenate(parts) for parts in zip(*self._few, strict=True))
+            self._many.append((places, payload))
+            self._few.clear()
+
+    def __iter__(self) -> Iterator[Piece]:
+        return chain(self._many, self._few)
+
+
 class Scalars:
-    """Scalars and where they stand (row numbers, or numbers of elements), by kind: pairs of places and payloads."""
+    """Scalars and where they stand (row numbers, or numbers of elements), by kind."""
+
+    __slots__ = ("_pieces", "_strings")
 
     def __init__(self, strings: Strings) -> None:
         self._strings = strings
-        self.special: list[tuple[Places, NDArray[np.uint8]]] = []
-        self.ints: list[tuple[Places, NDArray[np.int64]]] = []
-        self.fractions: list[tuple[Places, NDArray[np.float64]]] = []
-        self.huge: list[tuple[Places, list[int]]] = []
-        self.strings: list[tuple[Places, NDArray[np.uint32]]] = []
+        self._pieces: dict[Kind, Pieces] = {}
 
-    def take(self, kind: type, places: Places, values: Sequence[Any]) -> None:
-        """values: all of this kind."""
+    def of(self, kind: Kind) -> Iterable[Piece]:
+        """The payloads: codes (u1) of special, int64 of ints, float64 of fractions, Python's ints of huge, and of
+        strings provisional numbers (u4)."""
+        return self._pieces.get(kind, ())
+
+    def take(self, kind: type, places: Places, values: list[Any]) -> None:
+        """values: all of this Python type."""
         if kind is str:
-            self.strings.append((places, self._strings.take(list(values))))
+            self._add("strings", places, self._strings.take(values))
         elif kind is int:
             self._take_ints(places, values)
         elif kind is float:
-            self._take_floats(places, np.fromiter(values, np.float64, len(values)))
+            self._take_floats(places, np.array(values, np.float64))
         elif kind is dict or kind is list:
-            self.mark(places, OBJECT if kind is dict else ARRAY)
+            self._add("special", places, np.full(len(places), OBJECT if kind is dict else ARRAY, np.uint8))
         else:
             codes = np.fromiter(map(_SPECIAL.__getitem__, values), np.uint8, len(values))
-            self.special.append((places, codes))
+            self._add("special", places, codes)
 
-    def mark(self, places: Places, code: int) -> None:
-        self.special.append((places, np.full(len(places), code, np.uint8)))
-
-    def _take_ints(self, places: Places, values: Sequence[int]) -> None:
+    def _take_ints(self, places: Places, values: list[int]) -> None:
         ints, huge = split_ints(values)
-        if not huge:
-            self.ints.append((places, ints))
-            return
-        small = np.fromiter((INT64_MIN <= value <= INT64_MAX for value in values), np.bool_, len(values))
-        self.ints.append((places[small], ints))
-        self.huge.append((places[~small], huge))
+        if huge:
+            small = np.fromiter((INT64_MIN <= value <= INT64_MAX for value in values), np.bool_, len(values))
+            self._add("huge", places[~small], np.array(huge, object))
+            places = places[small]
+        self._add("ints", places, ints)
 
     def _take_floats(self, places: Places, values: NDArray[np.float64]) -> None:
         """A float of integral value is that int."""
         integral = values == np.floor(values)
-        if not integral.any():
-            self.fractions.append((places, values))
-            return
-        self.fractions.append((places[~integral], values[~integral]))
-        places, values = places[integral], values[integral]
-        small = (values >= -(2.0**63)) & (values < 2.0**63)
-        self.ints.append((places[small], values[small].astype(np.int64)))
-        if not small.all():
-            self.huge.append((places[~small], [int(v) for v in values[~small].tolist()]))
+        if integral.any():
+            small = integral & (values >= -(2.0**63)) & (values < 2.0**63)
+            beyond = integral & ~small
+            self._add("ints", places[small], values[small].astype(np.int64))
+            self._add("huge", places[beyond], np.array([int(v) for v in values[beyond].tolist()], object))
+            places, values = places[~integral], values[~integral]
+        self._add("fractions", places, values)
+
+    def _add(self, kind: Kind, places: Places, payload: NDArray[Any]) -> None:
+        if len(places):
+            if kind not in self._pieces:
+                self._pieces[kind] = Pieces()
+            self._pieces[kind].add(places, payload)
 
 
 class Gathered:
     """One path's values so far. Array elements are scalars of the same dictionary, numbered through in row order."""
 
+    __slots__ = ("array_lengths", "element_count", "elements", "strings", "values")
+
     def __init__(self) -> None:
         self.strings = Strings()
         self.values = Scalars(self.strings)
         self.elements = Scalars(self.strings)
-        self.array_rows: list[Places] = []
-        self.array_lengths: list[NDArray[np.int64]] = []
+        self.array_lengths = Pieces()
+        """With the arrays' rows."""
         self.element_count = 0
 
     def take(self, rows: Places, values: list[Any]) -> tuple[Places, list[dict[str, Any]]] | None:
@@ -152,8 +184,7 @@ class Gathered:
         lengths = np.fromiter(map(len, arrays), np.int64, len(arrays))
         elements = list(chain.from_iterable(arrays))
         first, self.element_count = self.element_count, self.element_count + len(elements)
-        self.array_rows.append(rows)
-        self.array_lengths.append(lengths)
+        self.array_lengths.add(rows, lengths)
         for kind, at, some in _by_kind(np.arange(first, self.element_count, dtype=np.uint32), elements):
             self.elements.take(kind, at, some)
 

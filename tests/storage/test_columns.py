@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from storage import columns_build, columns_gather, columns_npz, columns_texts, errors
+from storage import columns_build, columns_gather, columns_npz, columns_order, columns_texts, errors
 from storage.columns import Column, Columns, ColumnsBuilder, ColumnsFileError, check, open_columns, write
 from storage.columns_dictionary import FIRST_NUMBER, Dictionary
 from storage.columns_file import Entry
@@ -220,11 +220,13 @@ TEXTS = st.lists(
 )
 
 
-@given(TEXTS)
-@settings(max_examples=300, deadline=None)
-def test_texts_in_order(texts: list[str]) -> None:
+@given(TEXTS, st.sampled_from([0, 1 << 40]))
+@settings(max_examples=500, deadline=None)
+def test_texts_in_order(texts: list[str], few: int) -> None:
     parts = [text.encode() for text in texts]
-    ordered, ranks = sorted_texts(b"".join(parts), np.array([len(part) for part in parts], np.int64))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(columns_order, "FEW", few)
+        ordered, ranks = sorted_texts(b"".join(parts), np.array([len(part) for part in parts], np.int64))
     wanted = sorted(set(parts))
     assert list(ordered) == wanted
     assert ranks.tolist() == [wanted.index(part) for part in parts]
@@ -351,7 +353,7 @@ def test_another_head_is_refused(tmp_path: Path, written: Path, at: int, value: 
 def test_a_damaged_table_is_refused_or_harmless(tmp_path: Path, written: Path, name: str, value: int) -> None:
     arrays = open_columns(written).arrays()
     refused = 0
-    for i in range(0, len(arrays["table"]), 5):
+    for i in range(0, len(arrays["table"]), 11):
         table = arrays["table"].copy()
         table[i][name] = value
         path = tmp_path / "other.npz"

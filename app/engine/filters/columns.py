@@ -36,6 +36,8 @@ Codes = Range | NDArray[np.intp]
 
 RANGES_MAX: Final = 6
 """So many ranges are compared one by one; more go through a table, which costs about as much as eight of them."""
+FEW_HITS: Final = 50
+"""Where fewer than one element in so many hits, the arrays that hold them are looked up; else all are gone through."""
 PAIRS_ABOVE: Final = 8
 """`$all` of more values counts pairs of array and value; of fewer, it asks for one after the other."""
 
@@ -186,10 +188,16 @@ def _within(codes: NDArray[Any], first: int, last: int) -> Mask:
 
 def _arrays_with(arrays: Arrays, hits: Mask) -> Mask:
     """Which arrays hold an element that hits."""
+    count = int(np.count_nonzero(hits))
     out = np.zeros(len(arrays.rows), np.bool_)
-    if hits.any():
-        out[_owners(arrays, np.flatnonzero(hits))] = True
-    return out
+    if count * FEW_HITS < len(hits):
+        if count:
+            out[_owners(arrays, np.flatnonzero(hits))] = True
+        return out
+    upto = np.zeros(len(hits) + 1, np.uint32 if len(hits) < 1 << 32 else np.uint64)
+    np.cumsum(hits, out=upto[1:], dtype=upto.dtype)
+    at_ends = np.take(upto, arrays.offsets)
+    return np.not_equal(at_ends[1:], at_ends[:-1], out=out)
 
 
 def _owners(arrays: Arrays, elements: NDArray[np.intp]) -> NDArray[np.intp]:

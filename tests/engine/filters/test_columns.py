@@ -11,7 +11,7 @@ import pytest
 from app.engine.filters import columns as evaluation
 from app.engine.filters.columns import evaluate
 from app.engine.filters.parse import parse_value
-from storage import columns_build, columns_gather, columns_texts
+from storage import columns_build, columns_gather, columns_order, columns_texts
 from storage.columns import Columns, ColumnsBuilder, open_columns, write
 from tests.filter_reference import matches
 from tests.filter_strategies import make_filter, make_metadata
@@ -23,13 +23,14 @@ FILTERS = 25
 WAYS: dict[str, dict[Any, dict[str, Any]]] = {
     "as it is": {},
     "tables, pairs, sparse, strings without a dict": {
-        evaluation: {"RANGES_MAX": 0, "PAIRS_ABOVE": -1},
+        evaluation: {"RANGES_MAX": 0, "PAIRS_ABOVE": -1, "FEW_HITS": 0},
         columns_build: {"SPARSE_BELOW": 1, "BATCH_ROWS": 16},
-        columns_gather: {"FEW_TEXTS": 3},
+        columns_gather: {"FEW_TEXTS": 3, "TOGETHER": 2},
+        columns_order: {"FEW": 0},
         columns_texts: {"WALK_STEPS": 0, "BISECT_US": 1e9},
     },
     "ranges, dense, dict": {
-        evaluation: {"RANGES_MAX": 1000, "PAIRS_ABOVE": 1000},
+        evaluation: {"RANGES_MAX": 1000, "PAIRS_ABOVE": 1000, "FEW_HITS": 10**9},
         columns_build: {"SPARSE_BELOW": 1 << 40, "BATCH_BYTES": 1},
         columns_texts: {"WALK_STEPS": 1 << 40, "BISECT_US": 0},
     },
@@ -127,7 +128,8 @@ def test_arrays_of_thousands() -> None:
 
 def test_what_is_returned_is_the_callers() -> None:
     columns = built([{"a": i % 2} for i in range(10)])
-    for filter_json in ({"a": 1}, {"a": {"$exists": True}}, {"none": 1}, {}, {"$or": []}, {"a": {"$ne": 1}}):
+    cases: list[dict[str, Any]] = [{"a": 1}, {"a": {"$exists": True}}, {"none": 1}, {}, {"$or": []}, {"a": {"$ne": 1}}]
+    for filter_json in cases:
         filter = parse_value(filter_json)
         first = evaluate(filter, columns)
         kept = first.copy()
