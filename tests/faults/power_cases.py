@@ -31,17 +31,25 @@ ALL_LOST: Final = 0.3
 """Share of the cases that are acknowledgements with everything unsynced lost."""
 
 
+AGAIN: Final = 0.25
+"""Share of the cases in which the power goes a second time, during the recovery."""
+
+
 @dataclass(frozen=True, slots=True)
 class Case:
-    """The power goes when the first `point` events have been done. seed: of everything else about it."""
+    """The power goes when the first `point` events have been done. seed: of everything else about it.
+
+    again: it comes back, and goes again during the recovery.
+    """
 
     number: int
     point: int
     how: str
     seed: int
+    again: bool = False
 
     def __str__(self) -> str:
-        return f"case {self.number}: before event {self.point}, {self.how}"
+        return f"case {self.number}: before event {self.point}, {self.how}" + (", and again" if self.again else "")
 
 
 def cases(record: Record, ledger: bytes, count: int, seed: int) -> list[Case]:
@@ -56,7 +64,16 @@ def cases(record: Record, ledger: bytes, count: int, seed: int) -> list[Case]:
         point = rng.choice(by_situation[len(drawn) % len(by_situation)]) + rng.randrange(2)
         drawn.append((point, rng.choices(names, weights)[0]))
     drawn.sort()
-    return [Case(number, point, how, rng.getrandbits(48)) for number, (point, how) in enumerate(drawn)]
+    return [
+        Case(number, point, how, rng.getrandbits(48), rng.random() < AGAIN) for number, (point, how) in enumerate(drawn)
+    ]
+
+
+def first_start(record: Record, hows: Sequence[str], seed: int) -> list[Case]:
+    """Every point before anything was acknowledged: the folder must be fit to start in, again and again."""
+    points = range(acknowledgements(record)[0] + 1)
+    drawn = [(point, how) for point in points for how in hows]
+    return [Case(number, point, how, seed + number) for number, (point, how) in enumerate(drawn)]
 
 
 def situations(record: Record, ledger: bytes) -> dict[tuple[str, str, str], list[int]]:

@@ -33,7 +33,7 @@ SQLITE_OK = 0
 
 
 class Hooks:
-    """Install once a process, before it opens anything below the recorder's folder. They stay."""
+    """Install once a process, before it opens its first database. They stay; between two records they see nothing."""
 
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder

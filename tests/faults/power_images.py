@@ -14,6 +14,7 @@ from pathlib import Path
 
 from tests.faults.disk import Disk, Image, Record
 from tests.faults.judge import Lost, judge
+from tests.faults.power_again import Again
 from tests.faults.power_cases import Case, fate
 from tests.faults.power_record import Recorded
 
@@ -21,6 +22,8 @@ PROCESSES = 2
 CASES_AT_ONCE = 20
 SHARED_MEMORY = Path("/dev/shm")
 SHM_BYTES = 32 << 10
+STALE_SHM = 0.3
+"""Share of the databases beside which shared memory is left."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +34,7 @@ class Failure:
     lost: int
     message: str
     kept: Path
-    """A copy of the image (`data`) and of the ledger at that point (`ledger`)."""
+    """A copy of the (first) image (`data`) and of the ledger at that point (`ledger`)."""
 
     def __str__(self) -> str:
         return f"{self.case}: {self.message}; the image is in {self.kept}"
@@ -52,10 +55,10 @@ def write_image(record: Record, ledger: bytes, case: Case, disk: Disk, target: P
     disk.advance(case.point)
     (target / "data").mkdir(parents=True)
     Image(disk, fate(case, disk, rng), rng).write(target / "data")
-    for wal in (target / "data").rglob("*.db"):
-        if rng.random() < 0.3:
-            # Shared memory was pages of the disk too: whatever is left of it must be of no account.
-            wal.with_name(wal.name + "-shm").write_bytes(rng.randbytes(SHM_BYTES))
+    for database in (target / "data").rglob("*.db"):
+        if rng.random() < STALE_SHM:
+            # Shared memory is pages of a file too: whatever of it came to the disk must be of no account.
+            database.with_name(database.name + "-shm").write_bytes(rng.randbytes(SHM_BYTES))
     sizes = record.ledger_bytes
     known = sizes[case.point] if case.point < len(sizes) else len(ledger)
     (target / "ledger").write_bytes(ledger[:known])
@@ -63,10 +66,11 @@ def write_image(record: Record, ledger: bytes, case: Case, disk: Disk, target: P
 
 def judge_all(recorded: Recorded, cases: Sequence[Case], keep: Path, *, fail_fast: bool = False) -> Outcome:
     """Two at a time. keep: where failed images are left; fail_fast: the first one ends it."""
+    keep.mkdir(parents=True, exist_ok=True)
     parts = [cases[i : i + CASES_AT_ONCE] for i in range(0, len(cases), CASES_AT_ONCE)]
     images = judged = 0
     failures: list[Failure] = []
-    with ProcessPoolExecutor(PROCESSES, get_context("spawn"), _begin, (recorded, keep)) as pool:
+    with ProcessPoolExecutor(PROCESSES, get_context("spawn"), _begin, (keep,)) as pool:
         running = [pool.submit(_judge_part, recorded, part, keep, fail_fast) for part in parts]
         for future in as_completed(running):
             outcome = future.result()
@@ -78,13 +82,22 @@ def judge_all(recorded: Recorded, cases: Sequence[Case], keep: Path, *, fail_fas
     return Outcome(images, judged, sorted(failures, key=lambda f: f.case.number))
 
 
-def _begin(recorded: Recorded, keep: Path) -> None:
+_again: list[Again] = []
+"""Of a judging process: one, once it was needed."""
+
+
+def _begin(keep: Path) -> None:
     """What judging says of itself (collections that are closed, Faiss's warnings) goes to a file."""
-    keep.mkdir(parents=True, exist_ok=True)
     log = os.open(keep / f"judge-{os.getpid()}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(log, 1)
     os.dup2(log, 2)
     logging.basicConfig(level=logging.INFO)
+
+
+def _lose_power_again(case: Case, data: Path) -> None:
+    if not _again:
+        _again.append(Again())
+    _again[0].lose_power(case, data)
 
 
 def _judge_part(recorded: Recorded, cases: Sequence[Case], keep: Path, fail_fast: bool) -> Outcome:
@@ -95,13 +108,16 @@ def _judge_part(recorded: Recorded, cases: Sequence[Case], keep: Path, fail_fast
         with _room(recorded.folder) as folder:
             write_image(record, ledger, case, disk, folder)
             try:
+                if case.again:
+                    _lose_power_again(case, folder / "data")
                 judged += judge(folder / "data", folder / "ledger").acknowledged
                 continue
             except Exception as e:
                 logging.exception("%s", case)
                 lost, message = e.lost if isinstance(e, Lost) else 0, f"{type(e).__name__}: {e}"
-        write_image(record, ledger, case, Disk(record), keep / f"case-{case.number}")
-        failures.append(Failure(case, lost, message, keep / f"case-{case.number}"))
+        kept = Path(tempfile.mkdtemp(prefix=f"case-{case.number}-", dir=keep))
+        write_image(record, ledger, case, Disk(record), kept)
+        failures.append(Failure(case, lost, message, kept))
         if fail_fast:
             return Outcome(number, judged, failures)
     return Outcome(len(cases), judged, failures)

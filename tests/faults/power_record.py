@@ -54,11 +54,13 @@ def main() -> None:
     args = parser.parse_args()
     recorded = Recorded(args.folder)
     recorded.data.mkdir()
-    recorder = Recorder(recorded.data, recorded.ledger)
+    recorded.ledger.touch()
+    recorder = Recorder()
     Hooks(recorder).install()
+    recorder.begin(recorded.data, recorded.ledger)
     asyncio.run(play(recorded.data, recorded.ledger, args.seed, 0, None))
     recorder.verify()
-    (args.folder / "record").write_bytes(pickle.dumps(recorder.record))
+    (args.folder / "record").write_bytes(pickle.dumps(recorder.end()))
 
 
 if __name__ == "__main__":

@@ -34,29 +34,50 @@ class Unrecordable(AssertionError):
 
 
 class Recorder:
-    """Of one folder, empty when it begins. ledger: the outside ledger, whose length is noted with every event.
+    """Of one folder at a time, from `begin` to `end`; nothing else is seen.
 
     One lock is held over each call and its record, so that the order of the record is the order of the calls.
     """
 
-    def __init__(self, root: Path, ledger: Path) -> None:
-        self.root = os.path.realpath(root)
-        self.record = Record()
+    def __init__(self) -> None:
         self.lock = threading.RLock()
-        self._ledger = ledger
+        self.record = Record()
+        self.root: str | None = None
+        self._ledger: Path | None = None
         self._next = ROOT + 1
         self._folders: dict[int, dict[str, int]] = {ROOT: {}}
         self._contents: dict[int, bytearray] = {}
         self._by_stat: dict[tuple[int, int], int] = {}
         """(device, inode) of the system → ours. An entry leaves with the name: the system gives numbers again."""
+
+    def begin(self, root: Path, ledger: Path | None = None) -> int:
+        """What is below `root` counts as synced. Nothing there may be open. Returns the number of events that says so.
+
+        ledger: the outside ledger, whose length is noted with every event.
+        """
+        self.record, self._ledger, self.root = Record(), ledger, os.path.realpath(root)
+        self._folders, self._contents, self._by_stat = {ROOT: {}}, {}, {}
+        self._next = ROOT + 1
         self._learn(ROOT, self.root)
-        assert not os.listdir(self.root), f"{self.root} is not empty"
+        for folder, folders, files in os.walk(self.root):
+            for name in sorted([*folders, *files]):
+                if not name.endswith(SHM_SUFFIX):
+                    self.appeared(os.path.normpath(os.path.join(os.path.relpath(folder, self.root), name)))
+        for inode in [*self._folders, *self._contents]:
+            self.synced(inode)
+        return len(self.record.events)
+
+    def end(self) -> Record:
+        """Once nothing below the folder is open."""
+        self.root = None
+        self._by_stat = {}
+        return self.record
 
     # ---------------------------------------------------------------- where things are
 
     def below(self, path: Any, dir_fd: int | None = None) -> str | None:
         """The path relative to the root ("." for itself), or None for what lies elsewhere."""
-        if isinstance(path, int):
+        if isinstance(path, int) or self.root is None:
             return None
         text = os.fsdecode(path)
         if dir_fd is not None:
@@ -73,6 +94,8 @@ class Recorder:
         return inode
 
     def of_fd(self, fd: int) -> int | None:
+        if not self._by_stat:
+            return None
         status = os.fstat(fd)
         return self._by_stat.get((status.st_dev, status.st_ino))
 
@@ -80,6 +103,7 @@ class Recorder:
         return len(self._contents[inode])
 
     def absolute(self, relative: str) -> str:
+        assert self.root is not None
         return os.path.join(self.root, relative)
 
     def _learn(self, inode: int, path: str) -> None:
@@ -101,11 +125,7 @@ class Recorder:
             apply(self._contents[event.inode], event)
         elif isinstance(event, NameChange):
             rename(self._folders[event.folder], event)
-        try:
-            length = os.stat(self._ledger).st_size
-        except FileNotFoundError:
-            length = 0
-        self.record.add(event, length)
+        self.record.add(event, os.stat(self._ledger).st_size if self._ledger is not None else 0)
 
     def appeared(self, relative: str) -> int:
         """A name is there that was not: a file or a folder, whatever made it. Its content is taken as one write."""
@@ -171,6 +191,7 @@ class Recorder:
     def verify(self) -> int:
         """Holds the whole folder against the record, once no database is open. Returns the number of files."""
         compared = 0
+        assert self.root is not None
         for folder, _, names in os.walk(self.root):
             here = os.path.relpath(folder, self.root)
             inode = self.find(here)
