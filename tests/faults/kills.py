@@ -1,17 +1,22 @@
 """What a kill leaves behind, at any place of the script: images of the data folder, and real kills beside them.
 
+`python -m tests.faults.kills [--operations N] [--hits N] FAILPOINT…` tries these alone; status 1 at the first loss.
+
 A process that is killed leaves what the kernel has: every byte written, none of what it held in memory, no lock. What
 lies on the disk *while* the process stands at a place is therefore exactly what a kill there leaves; so one run of the
 script, which copies the folder and the ledger wherever it comes by, gives hundreds of crashes that would each cost a
 run of their own. `kill_there` does it the hard way, to show that both leave the same.
 """
 
+import argparse
 import asyncio
 import logging
 import multiprocessing
 import os
 import shutil
 import signal
+import sys
+import tempfile
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -19,12 +24,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
 from app.engine.recovery import recover
 from storage import failpoints
 from tests.faults import sqlite_points
 from tests.faults.judge import MORE, Judged, judge
+from tests.faults.operations import TOUR
 from tests.faults.script import SEED, play
 
 Halfwrite = Callable[[], object] | None
@@ -158,22 +164,64 @@ def judge_case(folder: Path, more: int = MORE) -> Judged | str:
     return judged
 
 
+def evenly(count: int, at_most: int) -> set[int]:
+    """Of the numbers 1 … count: the first, the last, and some between."""
+    if count <= at_most:
+        return set(range(1, count + 1))
+    if at_most == 1:
+        return {(count + 1) // 2}
+    return {1 + round(i * (count - 1) / (at_most - 1)) for i in range(at_most)}
+
+
 # ------------------------------------------------------------------ the hard way
 
 
-def _die(folder: Path, operations: int, armed: str) -> None:
-    watch_sqlite()
-    failpoints.arm(armed)
-    asyncio.run(play(folder / "data", folder / "ledger", SEED, 0, operations))
-
-
 def kill_there(folder: Path, operations: int, armed: str) -> bool:
-    """Runs the script in a process of its own with these failpoints armed. False: it came to its end alive."""
+    """Runs the script in a fork of this process with these failpoints armed. False: it came to its end alive.
+
+    For a process that has started no thread: one that does nothing else.
+    """
     (folder / "data").mkdir(parents=True)
-    child = forking().Process(target=_die, args=(folder, operations, armed))
-    child.start()
-    child.join()
-    if child.exitcode == -signal.SIGKILL:
-        return True
-    assert child.exitcode == 0, f"{armed}: the script ended with {child.exitcode}"
+    child = os.fork()
+    if child == 0:
+        _die(folder, operations, armed)
+    _, status = os.waitpid(child, 0)
+    if os.WIFSIGNALED(status):
+        return os.WTERMSIG(status) == signal.SIGKILL
+    assert os.WEXITSTATUS(status) == 0, f"{armed}: the script failed"
     return False
+
+
+def _die(folder: Path, operations: int, armed: str) -> NoReturn:
+    status = 1
+    try:
+        failpoints.arm(armed)
+        asyncio.run(play(folder / "data", folder / "ledger", SEED, 0, operations))
+        status = 0
+    finally:
+        os._exit(status)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("points", nargs="+")
+    parser.add_argument("--operations", type=int, default=len(TOUR))
+    parser.add_argument("--hits", type=int, default=10)
+    args = parser.parse_args()
+    logging.disable(logging.CRITICAL)
+    with tempfile.TemporaryDirectory(dir=SHM if os.access(SHM, os.W_OK) else None) as name:
+        counts, _ = photographed(Path(name), args.operations, {})
+        wanted = {point: evenly(counts[point], args.hits) for point in args.points}
+        assert all(wanted.values()), f"nobody comes to {[point for point, hits in wanted.items() if not hits]}"
+        _, cases = photographed(Path(name), args.operations, wanted)
+        for case in cases:
+            found = judge_case(case.folder)
+            if isinstance(found, str):
+                print(f"{case}: {found}")
+                return 1
+    print(f"{len(cases)} crashes, nothing lost")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

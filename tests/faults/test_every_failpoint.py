@@ -8,7 +8,7 @@ import pkgutil
 import time
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,7 +47,7 @@ class Share:
         return [
             (name, hit)
             for name, count in sorted(counts.items())
-            for hit in sorted(evenly(count, self.in_sqlite if name.startswith("sqlite.") else self.hits))
+            for hit in sorted(kills.evenly(count, self.in_sqlite if name.startswith("sqlite.") else self.hits))
         ]
 
 
@@ -70,15 +70,6 @@ def every_name() -> list[str]:
     return failpoints.names()
 
 
-def evenly(count: int, at_most: int) -> set[int]:
-    """Of the numbers 1 … count: the first, the last, and some between."""
-    if count <= at_most:
-        return set(range(1, count + 1))
-    if at_most == 1:
-        return {(count + 1) // 2}
-    return {1 + round(i * (count - 1) / (at_most - 1)) for i in range(at_most)}
-
-
 @pytest.fixture
 def base(tmp_path: Path) -> Iterator[Path]:
     with kills.working_folder(tmp_path) as folder:
@@ -95,6 +86,13 @@ def cameras() -> Iterator[ProcessPoolExecutor]:
 def judges() -> Iterator[ProcessPoolExecutor]:
     """Of their own: SQLite asks more of a file that it only reads than an apsw shim can refuse without an error."""
     with ProcessPoolExecutor(AT_ONCE, mp_context=kills.forking(), initializer=kills.quietly) as executor:
+        yield executor
+
+
+@pytest.fixture
+def killers() -> Iterator[ProcessPoolExecutor]:
+    """Of their own: they fork, and must never have had a thread."""
+    with ProcessPoolExecutor(AT_ONCE, mp_context=kills.forking(), initializer=kills.watch_sqlite) as executor:
         yield executor
 
 
@@ -150,17 +148,19 @@ AFTER_FAILURE = {"database.settle": ("eio", "add"), "ballast.give_up": ("enospc"
 
 @pytest.mark.parametrize("point", AFTER_FAILURE)
 def test_killed_where_a_failing_disk_leads(
-    base: Path, cameras: ProcessPoolExecutor, judges: ProcessPoolExecutor, point: str
+    base: Path, cameras: ProcessPoolExecutor, killers: ProcessPoolExecutor, judges: ProcessPoolExecutor, point: str
 ) -> None:
     error, kind = AFTER_FAILURE[point]
     begun, folder = time.monotonic(), base / point
     armed = f"database.commit:{error}:{commits_before(cameras, base, kind) + 1},{point}:kill"
-    assert kills.kill_there(folder, len(TOUR), armed), f"{armed}: nobody came there"
+    assert killers.submit(kills.kill_there, folder, len(TOUR), armed).result(), f"{armed}: nobody came there"
     judge_all(judges, REALLY, [Case(point, 1, False, folder)], MORE, begun)
 
 
 @pytest.mark.timeout(3600)
-def test_really_killed(base: Path, cameras: ProcessPoolExecutor, judges: ProcessPoolExecutor, extent: Extent) -> None:
+def test_really_killed(
+    base: Path, cameras: ProcessPoolExecutor, killers: ProcessPoolExecutor, judges: ProcessPoolExecutor, extent: Extent
+) -> None:
     """What a real kill leaves is judged as the images are."""
     share, begun = SHARES[extent], time.monotonic()
     counts, _ = cameras.submit(kills.photographed, base / "counted", share.operations, {}).result()
@@ -168,14 +168,12 @@ def test_really_killed(base: Path, cameras: ProcessPoolExecutor, judges: Process
         Case(point, hit, half, base / f"{point}-{hit}{'-half' if half else ''}")
         for point, count in counts.items()
         if share.kills or point in (*FEW, "segment.write")
-        for hit in evenly(count, share.kills or 1)
+        for hit in kills.evenly(count, share.kills or 1)
         for half in ((False, True) if point in kills.HALF else (False,))
     ]
 
-    def kill(case: Case) -> None:
-        armed = f"{case.point}:{'halfwrite' if case.half else 'kill'}:{case.hit}"
-        assert kills.kill_there(case.folder, share.operations, armed), f"{case}: it came to its end"
-
-    with ThreadPoolExecutor(AT_ONCE) as threads:
-        list(threads.map(kill, cases))
+    armed = [f"{case.point}:{'halfwrite' if case.half else 'kill'}:{case.hit}" for case in cases]
+    folders = [case.folder for case in cases]
+    died = list(killers.map(kills.kill_there, folders, [share.operations] * len(cases), armed))
+    assert all(died), f"came to its end: {[point for point, dead in zip(armed, died, strict=True) if not dead]}"
     judge_all(judges, REALLY, cases, MORE, begun)
