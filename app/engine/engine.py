@@ -74,7 +74,7 @@ class LocalEngine:
         self._registry = Registry(self._data)
         self._refresh()
         loop = asyncio.get_running_loop()
-        for name in self.names():
+        for name in sorted(self._registered):
             try:
                 collection = self._collection(name)
                 await loop.run_in_executor(None, collection.follower.load_all)
@@ -152,7 +152,17 @@ class LocalEngine:
 
     def names(self) -> list[str]:
         self._refresh()
-        return sorted(self._registered)
+        return sorted(name for name in self._registered if not self._is_going(name))
+
+    def _is_going(self, name: str) -> bool:
+        """Marked as dropped by who then could not tell the registry. The next drop, creation or start does."""
+        try:
+            self._collection(name).view()
+        except errors.CollectionNotFound:
+            return True
+        except errors.Refused as e:
+            log.debug("%s", e.detail)
+        return False
 
     def closed(self) -> dict[str, str]:
         found: dict[str, str] = {}
@@ -173,6 +183,9 @@ class LocalEngine:
     async def create(self, name: str, settings: CollectionSettings) -> bool:
         _refuse_params(settings.index, "index.")
         self._refresh()
+        if name in self._registered and self._is_going(name):
+            await self.drop(name)
+            self._refresh()
         if name not in self._registered:
             if self._ballast.given_up():
                 raise errors.DiskFull(FULL)

@@ -55,6 +55,8 @@ class Sealing:
         if not self._look() and self._tidy:
             return False  # nothing has changed since nothing was left to do: most collections, most of the time
         state = self._state
+        if state.dropped:
+            return False
         quiet_s = time.monotonic() - self._last_write
         enough = state.pending_rows >= self._rows or state.pending_bytes >= self._bytes
         if enough or (quiet_s >= self._quiet_s and (state.pending_rows or self._traces)):
@@ -94,7 +96,7 @@ class Sealing:
             described = catalogue.has_metadata(c.reader)
             documents = catalogue.read_documents(c.reader, rows.keys) if described else []
         if state.dropped:
-            return
+            raise errors.Dropped(str(c.folder))
         if not len(rows.keys):
             c.publisher.seal(None, state.next_key - 1, state.log_pos)
             return

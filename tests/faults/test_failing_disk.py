@@ -1,0 +1,115 @@
+"""Suite 4: a disk that is full or fails at every write, sync, truncation, rename and unlink, ours and SQLite's own.
+
+What is acknowledged is there; what is refused says whether it is; reads go on meanwhile; on a disk that is well again
+the same operation succeeds, and nothing was started anew.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from storage.check import check
+from tests.faults import failing, kills
+from tests.faults.failing import FAILURES, Failure, Fault, Outcome
+from tests.faults.judge import Judged
+from tests.faults.operations import OPERATIONS, TOUR
+from tests.faults.table import Extent, record
+
+AT_ONCE = 2
+SUITE = "4 a full or failing disk"
+REFUSALS = {"disk-full", "unavailable", "outcome-unknown"}
+MORE_OF_A_RUN = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """operations: of the script; each: faults beside one operation, evenly over its places (0: at every one)."""
+
+    operations: int
+    each: int
+
+
+SHARES: dict[Extent, tuple[Share, ...]] = {
+    "quick": (Share(len(TOUR) + 5, 1),),
+    "whole": (Share(len(TOUR) + 5, 12),),
+}
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Iterator[Path]:
+    with kills.working_folder(tmp_path) as folder:
+        yield folder
+
+
+@pytest.fixture
+def players() -> Iterator[ProcessPoolExecutor]:
+    with ProcessPoolExecutor(AT_ONCE, mp_context=kills.forking(), initializer=kills.watch_sqlite) as executor:
+        yield executor
+
+
+@pytest.fixture
+def judges() -> Iterator[ProcessPoolExecutor]:
+    with ProcessPoolExecutor(AT_ONCE, mp_context=kills.forking(), initializer=kills.quietly) as executor:
+        yield executor
+
+
+def faults_of(places: list[list[str]], each: int) -> list[list[Fault]]:
+    """Runs of the script, with one fault an operation at most: every fault is in one of them."""
+    by_operation = [
+        [
+            Fault(n, place, failure, lasting)
+            for place in sorted(kills.evenly(len(there), each or len(there)) if there else ())
+            for failure in FAILURES
+            for lasting in (False, True)
+        ]
+        for n, there in enumerate(places)
+    ]
+    runs = max(len(faults) for faults in by_operation)
+    return [[faults[run] for faults in by_operation if run < len(faults)] for run in range(runs)]
+
+
+def verdict(folder: Path) -> tuple[str, Judged | str]:
+    """What a check says of the folder as the server left it (empty: it is sound), and the judge after a restart."""
+    report = check(folder / "data")
+    return "" if report.sound else str(report), kills.judge_case(folder, MORE_OF_A_RUN)
+
+
+@pytest.mark.timeout(3600)
+def test_a_disk_that_fails_at_every_place(
+    base: Path, players: ProcessPoolExecutor, judges: ProcessPoolExecutor, extent: Extent
+) -> None:
+    struck, refused = Counter[tuple[str, Failure]](), Counter[str]()
+    reached: set[str] = set()
+    for share in SHARES[extent]:
+        begun = time.monotonic()
+        places = players.submit(failing.places_of, *kills.fresh(base, "counted"), share.operations).result()
+        reached |= {name for there in places for name in there}
+        runs = faults_of(places, share.each)
+        outcomes = [
+            players.submit(failing.play_on, *kills.fresh(base, f"run-{n}"), share.operations, faults)
+            for n, faults in enumerate(runs)
+        ]
+        verdicts = [judges.submit(verdict, base / f"run-{n}") for n, outcome in enumerate(outcomes) if outcome.result()]
+        for n, outcome in enumerate(outcomes):
+            found: Outcome = outcome.result()
+            struck, refused = struck + found.struck, refused + found.refused
+            unsound, judged = verdicts[n].result()
+            wrong = [*found.wrong, unsound, judged if isinstance(judged, str) else ""]
+            record(
+                SUITE,
+                len(runs[n]),
+                any(wrong),
+                judged=judged.acknowledged + found.judged if isinstance(judged, Judged) else 0,
+            )
+            assert not any(wrong), f"run {n}: {wrong}"
+        record(SUITE, 0, 0, seconds=time.monotonic() - begun)
+    print(dict(refused), {name: struck[name] for name in sorted(struck)})
+    assert {code for code in refused if "-" in code} <= REFUSALS, refused
+    if extent == "whole":
+        missed = {(name, failure) for name in reached for failure in FAILURES} - struck.keys()
+        assert not missed, f"never failed: {sorted(missed)}"
