@@ -23,10 +23,6 @@ GATHER_ELEMENTS = 1 << 24
 """Candidates of a batch are measured in pieces of 64 MiB."""
 MAX_WIDENED = 4096
 """Where so many candidates tie at the boundary, the exact search is the way to get them all."""
-FEW_MISSING = 0.9
-"""With a larger share alive the search is first tried as if all were, with some to spare for the dead it finds."""
-MISSING_SPARE = 6
-
 Measured = tuple[NDArray[np.int64], NDArray[np.float32]]
 """Rows (q, w), -1 where there are fewer, and distances, +inf there; sorted by (distance, row)."""
 
@@ -93,7 +89,7 @@ class Approximate(ABC):
         k = min(k, n)
         if plan.exact or k < 1 or plan.cost_us >= self.exact.cost_us(n):
             return self.exact.search(queries, k, plan)
-        found = self._proposed(queries, k + spare(k), plan.params)
+        found = self.proposed(queries, k + spare(k), plan.params)
         if len(queries) == 1:
             rows, measured = found[0][0], found[1][0]
             # The common case on its own: the general one below would double the time of NumPy in a search.
@@ -105,25 +101,14 @@ class Approximate(ABC):
     def _filtered(self, queries: NDArray[np.float32], k: int, plan: Plan, alive: Alive) -> Found:
         if plan.exact or k < 1 or self.exact.pays(alive, self.among_us(plan, alive), len(queries)):
             return self.exact.search(queries, k, plan, alive)
-        m = k + spare(k)
-        if alive.count < FEW_MISSING * len(self.vectors.rows):
-            found, params = self._among(queries, k, m, plan.params, alive)
-            return self._completed(queries, k, params, alive, found)
-        # Where next to nothing is missing, the nearest of all are mostly alive, and cost less to find.
-        rows, measured = self._proposed(queries, m + MISSING_SPARE, plan.params)
-        measured[(rows >= 0) & ~alive.mask[rows]] = np.inf
-        found, params = _in_order(rows, measured), plan.params
-        few = found[1][:, m - 1] == np.inf
-        if few.any():
-            again, params = self._among(queries[few], k, m, plan.params, alive)
-            found = _replaced(found, few, again)
+        found, params = self._asked(queries, k, k + spare(k), plan.params, alive)
         return self._completed(queries, k, params, alive, found)
 
     def attempt(self, queries: NDArray[np.float32], k: int, params: dict[str, int]) -> NDArray[np.float32]:
         """Distances (q, > k) of what these parameters propose, ascending, +inf where they propose less.
 
         For calibration: rows that are not in the index yet cannot come in by the exact search."""
-        return self._proposed(queries, k + spare(k), params)[1]
+        return self.proposed(queries, k + spare(k), params)[1]
 
     def _completed(
         self, queries: NDArray[np.float32], k: int, params: dict[str, int], alive: Alive | None, found: Measured
@@ -157,9 +142,9 @@ class Approximate(ABC):
         while not exact and m <= min(MAX_WIDENED, live):
             m *= 4
             if alive is None:
-                rows, measured = self._proposed(query, m, params)
+                rows, measured = self.proposed(query, m, params)
             else:
-                rows, measured = self._among(query, k, m, params, alive)[0]
+                rows, measured = self._asked(query, k, m, params, alive)[0]
             filled = measured[0] < np.inf
             last = measured[0, filled][-1] if filled.any() else np.float32(np.inf)
             if np.count_nonzero(filled) >= k and last > measured[0, k - 1]:
@@ -168,7 +153,7 @@ class Approximate(ABC):
         found = self.exact.search(query, k, None, alive)
         return found.rows[0], found.distances[0]
 
-    def _proposed(self, queries: NDArray[np.float32], m: int, params: dict[str, int]) -> Measured:
+    def proposed(self, queries: NDArray[np.float32], m: int, params: dict[str, int]) -> Measured:
         """Proposals measured and sorted by (distance, row): rows (q, w) with -1, distances (q, w) with +inf."""
         threads.use_for(len(queries))
         parts = [
@@ -177,7 +162,7 @@ class Approximate(ABC):
         ]
         return parts[0] if len(parts) == 1 else _stacked(parts)
 
-    def _among(
+    def _asked(
         self, queries: NDArray[np.float32], k: int, m: int, params: dict[str, int], alive: Alive
     ) -> tuple[Measured, dict[str, int]]:
         threads.use_for(len(queries))
@@ -204,14 +189,14 @@ class Approximate(ABC):
         measured = distances(self.vectors.metric, queries[:, None, :], self.vectors.rows[rows])
         rows = np.where(missing, -1, rows)
         measured[missing] = np.inf
-        return _in_order(rows, measured)
+        return in_order(rows, measured)
 
     def candidates(self, m: int, params: dict[str, int]) -> int:
         """How many rows `propose` gives for m; more than m where they are to be re-ranked here."""
         return m
 
 
-def _in_order(rows: NDArray[np.int64], measured: NDArray[np.float32]) -> Measured:
+def in_order(rows: NDArray[np.int64], measured: NDArray[np.float32]) -> Measured:
     order = np.lexsort((rows, measured), axis=-1)
     return np.take_along_axis(rows, order, 1), np.take_along_axis(measured, order, 1)
 
@@ -228,7 +213,7 @@ def _padded(part: Measured, width: int) -> Measured:
     return np.pad(part[0], missing, constant_values=-1), np.pad(part[1], missing, constant_values=np.inf)
 
 
-def _replaced(all_: Measured, which: NDArray[np.bool_], with_: Measured) -> Measured:
+def replaced(all_: Measured, which: NDArray[np.bool_], with_: Measured) -> Measured:
     """The proposals of some queries exchanged."""
     width = max(all_[0].shape[1], with_[0].shape[1])
     (rows, measured), (new_rows, new_measured) = _padded(all_, width), _padded(with_, width)

@@ -6,7 +6,7 @@ to be row numbers, since the segment is the graph's storage. So the graph is bui
 numbered anew at the end.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import faiss
 import numpy as np
@@ -16,16 +16,33 @@ from index import mapped, source, threads
 from index.approximate import Approximate, Measured
 from index.calibration import Calibration, calibrate, held_out, true_kth
 from index.contract import Alive, IndexFileError, Plan, Vectors
+from index.distance import distances
+from index.exact import Exact
 from index.pacing import Progress, pieces, within
+from index.walking import Walk
 
 EF_SEARCH = (16, 20, 24, 32, 40, 48, 64, 80, 96, 128, 160, 192, 256, 384, 512, 768)
 MAX_EF = 4096
 WIDENING = 0.15
-"""What ef wants to be larger by for each row that is passed over for one that matches: Faiss sees 10 to 15 nodes for
-each it keeps in sight, so 1/share would be far too much."""
+"""ef that finds the k nearest is to grow by this share of itself for each row passed over for one that matches.
+Measured on 200,000 and 1,000,000 × 128 at shares from 50 to 2 %; 1/share would be far too much."""
+ENOUGH = 1.3
+"""By how much ef may fall short of what the place of the k-th match asks for: chance moves that place."""
+WALK_EF = 4
+"""Times the plan's ef: where more would be needed, the walk over matching rows alone finds more for less."""
+ENTRIES = 32
+SAMPLE_ROWS, SAMPLE_BYTES = 1024, 2 << 20
+"""Matching rows that a walk's entries are chosen from, kept with the filter."""
 RELABEL_NODES = 1 << 16
 BUILT = 0.75
 """Share of the work that is adding, in progress."""
+
+
+class _Sample(NamedTuple):
+    """Some of the rows that match. rows: (s,); exact: over copies of them."""
+
+    rows: NDArray[np.int64]
+    exact: Exact
 
 
 class Hnsw(Approximate):
@@ -38,13 +55,17 @@ class Hnsw(Approximate):
         self._graph = graph
         self._copies = source.needs_copy(vectors)
         self._cached: dict[int, Any] = {}
+        self._walk = Walk(graph)
+        self._storage = faiss.downcast_index(graph.storage)
 
     def propose(self, queries: NDArray[np.float32], m: int, params: dict[str, int]) -> NDArray[np.int64]:
         ef = max(params["ef_search"], m)
-        # Making the parameters costs as much as the call itself (4 µs).
-        wanted = self._cached.get(ef) or self._cached.setdefault(ef, faiss.SearchParametersHNSW(efSearch=ef))
-        slots: NDArray[np.int64] = self._graph.search(self._compared(queries), m, params=wanted)[1]
+        slots: NDArray[np.int64] = self._graph.search(self._compared(queries), m, params=self._with_ef(ef))[1]
         return slots
+
+    def _with_ef(self, ef: int) -> Any:
+        # Making the parameters costs as much as the call itself (4 µs).
+        return self._cached.get(ef) or self._cached.setdefault(ef, faiss.SearchParametersHNSW(efSearch=ef))
 
     def _compared(self, queries: NDArray[np.float32]) -> NDArray[np.float32]:
         return source.compared_queries(queries, self._graph.d) if self._copies else queries
@@ -52,21 +73,70 @@ class Hnsw(Approximate):
     def among(
         self, queries: NDArray[np.float32], k: int, m: int, params: dict[str, int], alive: Alive
     ) -> tuple[Measured, dict[str, int]]:
-        # Faiss keeps pointers only: `alive` holds the bits, this frame holds the selector until the search is done.
-        selector = faiss.IDSelectorBitmap(alive.bits)
-        ef = min(MAX_EF, round(params["ef_search"] * self._widening(alive)))
-        wanted = faiss.SearchParametersHNSW(efSearch=max(ef, m), sel=selector)
-        slots = self._graph.search(self._compared(queries), m, params=wanted)[1]
-        return self.measured(queries, slots), {"ef_search": ef}
+        plain = params["ef_search"]
+        ef = most = min(MAX_EF, round(plain * _widening(len(self.vectors.rows) / alive.count)))
+        slots, place = self._looked(queries, k, m, ef, alive)
+        wanted = plain * (1 + WIDENING * (place / k - 1))
+        few, far = wanted > ENOUGH * ef, wanted > max(WALK_EF * plain, 2 * ef)
+        for i in np.flatnonzero(few & far):
+            slots[i] = self._walked(queries[i : i + 1], m, WALK_EF * plain, alive)
+        # In steps, so that a query is asked the same way in every batch.
+        steps = np.ceil(wanted / plain)
+        for step in np.unique(steps[few & ~far]):
+            near = few & ~far & (steps == step)
+            most = max(most, int(step) * plain)
+            slots[near] = self._looked(queries[near], k, m, int(step) * plain, alive)[0]
+        return self.measured(queries, slots), {"ef_search": most}
+
+    def _looked(
+        self, queries: NDArray[np.float32], k: int, m: int, ef: int, alive: Alive
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """The m nearest matching of the ef nearest, (q, m), -1 where there are fewer; and the place of the k-th match
+        among all, (q,), reckoned from those there are where they are fewer."""
+        wide = max(ef, m)
+        slots = self._graph.search(self._compared(queries), wide, params=self._with_ef(wide))[1]
+        matching = (slots >= 0) & alive.mask[slots]
+        before = np.cumsum(matching, axis=1)
+        place = np.argmax(before >= k, axis=1) + 1.0
+        fewer = before[:, -1] < k
+        place[fewer] = k * wide / (before[fewer, -1] + 0.5)
+        first = np.argsort(~matching, axis=1, kind="stable")[:, :m]
+        each = np.arange(len(slots))[:, None]
+        return np.where(matching[each, first], slots[each, first], -1), place
+
+    def _walked(self, query: NDArray[np.float32], m: int, ef: int, alive: Alive) -> NDArray[np.int64]:
+        sample = alive.derive("sample", self, lambda: self._sampled(alive))
+        entries = sample.rows[sample.exact.search(query, ENTRIES).rows[0]]
+        found = self._walk.search(lambda rows: self._near(query, rows), entries, alive.mask, max(ef, m))[0]
+        out = np.full(m, -1, np.int64)
+        out[: len(found)] = found[:m]
+        return out
+
+    def _sampled(self, alive: Alive) -> "_Sample":
+        count = max(ENTRIES, min(SAMPLE_ROWS, SAMPLE_BYTES // self.vectors.rows[0].nbytes))
+        rows = alive.rows[np.unique(np.linspace(0, alive.count - 1, count, dtype=np.int64))]
+        return _Sample(rows, Exact(Vectors(self.vectors.rows[rows], self.vectors.norms[rows], self.vectors.metric)))
+
+    def _near(self, query: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """How near rows (m,) are, as the graph compares them or as the contract does; smaller nearer."""
+        if not isinstance(self._storage, faiss.IndexFlat):
+            return distances(self.vectors.metric, query[0], self.vectors.rows[rows])
+        near = np.empty(len(rows), np.float32)
+        self._storage.compute_distance_subset(
+            1, faiss.swig_ptr(query), len(rows), faiss.swig_ptr(near), faiss.swig_ptr(rows)
+        )
+        return near if self.vectors.metric == "l2" else np.negative(near, out=near)
 
     def among_us(self, plan: Plan, alive: Alive) -> float:
-        return self._widening(alive) * plan.cost_us
-
-    def _widening(self, alive: Alive) -> float:
-        return 1 + WIDENING * (len(self.vectors.rows) / max(1, alive.count) - 1)
+        return plan.cost_us * _widening(len(self.vectors.rows) / max(1, alive.count))
 
     def widened(self, params: dict[str, int], factor: float) -> dict[str, int]:
         return {"ef_search": min(MAX_EF, round(params["ef_search"] * factor))}
+
+
+def _widening(passed: float) -> float:
+    """How many times the ef that finds the k nearest finds those that are `passed` times farther down."""
+    return 1 + WIDENING * (passed - 1)
 
 
 def build(vectors: Vectors, params: dict[str, int], progress: Progress) -> tuple[Any, Calibration]:
