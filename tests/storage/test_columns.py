@@ -276,6 +276,23 @@ def test_numpy_reads_it(written: Path) -> None:
         assert archive.testzip() is None
 
 
+def test_numpy_alone_reads_a_column(tmp_path: Path) -> None:
+    """As docs/formats.md says."""
+    docs = [{"é": text, "n": i} for i, text in enumerate(["b", "日本", "", "b", "a" * 300])]
+    write(tmp_path / "c.npz", built(docs))
+    file = np.load(tmp_path / "c.npz", allow_pickle=False)
+    paths, ends = file["path_text"].tobytes(), file["path_offsets"]
+    i = [paths[a:b].decode() for a, b in pairwise(ends.tolist())].index("é")
+    e = file["table"][i]
+    offsets = file[f"pool_u{e['strings_width']}"][e["strings_offsets_at"] :][: e["strings_n"] + 1]
+    text = file["pool_u1"][e["strings_text_at"] :].tobytes()
+    strings = [text[a:b].decode() for a, b in pairwise(offsets)]
+    assert strings == ["", "a" * 300, "b", "日本"]
+    codes = file[f"pool_u{e['codes_width']}"][e["codes_at"] :][: e["codes_n"]]
+    assert e["rows_at"] == -1
+    assert [strings[code - 6] for code in codes] == [doc["é"] for doc in docs]
+
+
 @pytest.mark.parametrize("zip64_above", [1 << 30, 0])
 def test_members_are_aligned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, zip64_above: int) -> None:
     monkeypatch.setattr(columns_npz, "_ZIP64_ABOVE", zip64_above)

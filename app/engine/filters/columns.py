@@ -34,8 +34,12 @@ Range = tuple[int, int]
 Codes = Range | NDArray[np.intp]
 """What a leaf asks for: a range of codes, or some of them in no order."""
 
-RANGES_MAX: Final = 6
-"""So many ranges are compared one by one; more go through a table, which costs about as much as eight of them."""
+RANGE_COST: Final = 3
+"""Looking for a range of codes, in comparisons with one code (0.07 ms for 1,000,000 codes of 4 bytes)."""
+TABLE_COST: Final = 15
+"""Looking every code up in a table, likewise."""
+FEW_CODES: Final = 64
+"""More are brought into order by the table."""
 FEW_HITS: Final = 50
 """Where fewer than one element in so many hits, the arrays that hold them are looked up; else all are gone through."""
 PAIRS_ABOVE: Final = 8
@@ -136,8 +140,7 @@ def _any(column: Column, wanted: Codes) -> Mask:
     ranges, table = _as_test(wanted, column.dictionary.size)
     mask = _on_rows(column, _tested(column.codes, ranges, table))
     if column.arrays is not None:
-        hit = _arrays_with(column.arrays, _tested(column.arrays.codes, ranges, table))
-        mask[column.arrays.rows[hit]] = True
+        _mark(mask, column.arrays, _arrays_with(column.arrays, _tested(column.arrays.codes, ranges, table)))
     return mask
 
 
@@ -150,18 +153,39 @@ def _on_rows(column: Column, mask: Mask) -> Mask:
 
 
 def _as_test(wanted: Codes, size: int) -> tuple[list[Range], Mask | None]:
+    """Ranges to compare with one by one, or a table with an entry for each code, whichever costs less."""
     if isinstance(wanted, tuple):
         return ([wanted] if wanted[0] < wanted[1] else []), None
-    codes = np.sort(wanted)
+    if len(wanted) <= FEW_CODES:
+        ranges = _ranges(np.sort(wanted))
+        return (ranges, None) if _cost(ranges) <= TABLE_COST else ([], _table(wanted, size))
+    table = _table(wanted, size)
+    edges = np.flatnonzero(table[1:] != table[:-1]) + 1  # code 0 is never wanted
+    if len(edges) <= TABLE_COST:
+        ends = [*edges.tolist(), size]
+        ranges = list(zip(ends[0::2], ends[1::2], strict=False))
+        if _cost(ranges) <= TABLE_COST:
+            return ranges, None
+    return [], table
+
+
+def _ranges(codes: NDArray[np.intp]) -> list[Range]:
+    """codes: ascending, each once."""
+    if not len(codes):
+        return []
     breaks = np.flatnonzero(np.diff(codes) != 1)
-    if len(breaks) < RANGES_MAX:
-        if not len(codes):
-            return [], None
-        firsts, lasts = [0, *(breaks + 1).tolist()], [*breaks.tolist(), len(codes) - 1]
-        return [(int(codes[a]), int(codes[b]) + 1) for a, b in zip(firsts, lasts, strict=True)], None
+    firsts, lasts = codes[[0, *(breaks + 1)]].tolist(), codes[[*breaks, -1]].tolist()
+    return [(first, last + 1) for first, last in zip(firsts, lasts, strict=True)]
+
+
+def _cost(ranges: list[Range]) -> int:
+    return sum(1 if last - first == 1 else RANGE_COST for first, last in ranges)
+
+
+def _table(codes: NDArray[np.intp], size: int) -> Mask:
     table = np.zeros(size, np.bool_)
     table[codes] = True
-    return [], table
+    return table
 
 
 def _tested(codes: NDArray[Any], ranges: list[Range], table: Mask | None) -> Mask:
@@ -205,6 +229,14 @@ def _owners(arrays: Arrays, elements: NDArray[np.intp]) -> NDArray[np.intp]:
     return np.searchsorted(arrays.offsets[1:], elements.astype(arrays.offsets.dtype), "right")
 
 
+def _mark(mask: Mask, arrays: Arrays, hit: Mask) -> None:
+    """Adds the rows of those arrays to `mask`."""
+    if len(arrays.rows) == len(mask):
+        mask |= hit
+    else:
+        mask[arrays.rows[hit]] = True
+
+
 def _every(column: Column, values: Values) -> Mask:
     rows = np.zeros(column.rows, np.bool_)
     arrays = column.arrays
@@ -220,14 +252,12 @@ def _every(column: Column, values: Values) -> Mask:
         hit = np.ones(len(arrays.rows), np.bool_)
         for code in codes.tolist():
             hit &= _arrays_with(arrays, _within(arrays.codes, code, code + 1))
-    rows[arrays.rows[hit]] = True
+    _mark(rows, arrays, hit)
     return rows
 
 
 def _holding_all(arrays: Arrays, codes: NDArray[np.intp], size: int) -> Mask:
-    table = np.zeros(size, np.bool_)
-    table[codes] = True
-    elements = np.flatnonzero(np.take(table, arrays.codes))
+    elements = np.flatnonzero(np.take(_table(codes, size), arrays.codes))
     pairs = np.unique(_owners(arrays, elements) * size + arrays.codes[elements].astype(np.intp))
     return np.asarray(np.bincount(pairs // size, minlength=len(arrays.rows)) == len(codes))
 
@@ -236,5 +266,7 @@ def _size(column: Column, n: int) -> Mask:
     rows = np.zeros(column.rows, np.bool_)
     if column.arrays is not None:
         offsets = column.arrays.offsets
-        rows[column.arrays.rows[(offsets[1:] - offsets[:-1]).astype(np.int64) == n]] = True
+        # An array never has as many elements as its offsets' type can count.
+        n = min(n, int(np.iinfo(offsets.dtype).max))
+        _mark(rows, column.arrays, offsets[1:] - offsets[:-1] == offsets.dtype.type(n))
     return rows

@@ -23,14 +23,14 @@ FILTERS = 25
 WAYS: dict[str, dict[Any, dict[str, Any]]] = {
     "as it is": {},
     "tables, pairs, sparse, strings without a dict": {
-        evaluation: {"RANGES_MAX": 0, "PAIRS_ABOVE": -1, "FEW_HITS": 0},
+        evaluation: {"TABLE_COST": 0, "FEW_CODES": 0, "PAIRS_ABOVE": -1, "FEW_HITS": 0},
         columns_build: {"SPARSE_BELOW": 1, "BATCH_ROWS": 16},
         columns_gather: {"FEW_TEXTS": 3, "TOGETHER": 2},
         columns_order: {"FEW": 0},
         columns_texts: {"WALK_STEPS": 0, "BISECT_US": 1e9},
     },
     "ranges, dense, dict": {
-        evaluation: {"RANGES_MAX": 1000, "PAIRS_ABOVE": 1000, "FEW_HITS": 10**9},
+        evaluation: {"TABLE_COST": 1000, "FEW_CODES": 1, "PAIRS_ABOVE": 1000, "FEW_HITS": 10**9},
         columns_build: {"SPARSE_BELOW": 1 << 40, "BATCH_BYTES": 1},
         columns_texts: {"WALK_STEPS": 1 << 40, "BISECT_US": 0},
     },
