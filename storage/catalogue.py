@@ -232,7 +232,7 @@ def upgrade(db: Database, name: str) -> None:
     name: the collection's."""
     found = (db.one("PRAGMA user_version") or (0,))[0]
     if found > VERSION:
-        raise errors.Damaged(f"{db.path}: written by a later version of seedvec (format {found}, this one is {VERSION})")
+        raise errors.Damaged(f"{db.path}: format version {found} of a later seedvec, this one reads up to {VERSION}")
     if found == VERSION:
         return
     with db.writing():

@@ -1,4 +1,4 @@
-"""`seedvec info`: what a data folder, a segment, an index or a columns file holds. Reads headers and catalogues only."""
+"""`seedvec info`: what a data folder, a segment, an index or a columns file holds, by headers and catalogues alone."""
 
 import os
 import struct
@@ -71,7 +71,7 @@ def _collection(folder: CollectionFolder) -> list[str]:
         f"  index {spec.get('kind')} {spec.get('params') or ''}".rstrip() + f", recall {s.recall}",
         (
             f"  {state.live:,} live vectors; {state.pending_rows:,} pending ({state.pending_bytes:,} bytes); "
-            f"{len(segments)} segments, {total:,} bytes with indexes and columns; catalogue {_size(folder.catalogue):,} bytes"
+            f"{len(segments)} segments, {total:,} bytes with all beside them; catalogue {_size(folder.catalogue):,} bytes"
         ),
     ]
     if state.dropped:

@@ -33,7 +33,9 @@ def write_sealed(
     metric: str,
     base_key: int | None = None,
 ) -> SealedFile:
-    """folder: the collection's; base_key: what keys_rel count from, where that is known. Raises OSError; then no file is left."""
+    """folder: the collection's; base_key: what keys_rel count from, where that is known.
+
+    Raises OSError; then no file is left."""
     final = folder / SEGMENTS_NAME / segment_name(seq)
     tmp = atomic.temporary(final)
     lengths = norms(vectors)

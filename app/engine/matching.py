@@ -10,6 +10,9 @@ from app.engine.view import View
 from index.contract import Alive
 
 
+_EVERYTHING = "everything"
+
+
 class Undescribed(Exception):
     """The metadata of some rows is not known in this worker yet."""
 
@@ -33,16 +36,24 @@ class Matching:
 
 def matching(view: View, filter: Filter | None) -> Matching:
     """Raises Undescribed."""
-    everything = Matching(None, tuple(part.alive for part in view.parts), view.pending.alive, view.state.live)
     if filter is None or filter.matches_all:
-        return everything
+        return _everything(view)
     if not view.has_metadata:
-        return everything if compile_row(filter)({}) else _nothing(view, filter)
+        return _everything(view) if compile_row(filter)({}) else _nothing(view, filter)
     if not is_described(view):
         raise Undescribed
     parts = tuple(part.matching(filter) for part in view.parts)
     pending = view.pending.matching(filter)
     return Matching(filter, parts, pending, sum(part.count for part in parts) + pending.count)
+
+
+def _everything(view: View) -> Matching:
+    """Made once a view: most searches have no filter."""
+    made: Matching | None = view.plans.get(_EVERYTHING)
+    if made is None:
+        parts = tuple(part.alive for part in view.parts)
+        made = view.plans[_EVERYTHING] = Matching(None, parts, view.pending.alive, view.state.live)
+    return made
 
 
 def is_kept(view: View, filter: Filter) -> bool:
