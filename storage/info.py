@@ -71,7 +71,8 @@ def _collection(folder: CollectionFolder) -> list[str]:
         f"  index {spec.get('kind')} {spec.get('params') or ''}".rstrip() + f", recall {s.recall}",
         (
             f"  {state.live:,} live vectors; {state.pending_rows:,} pending ({state.pending_bytes:,} bytes); "
-            f"{len(segments)} segments, {total:,} bytes with all beside them; catalogue {_size(folder.catalogue):,} bytes"
+            f"{len(segments)} segments, {total:,} bytes with what is beside them; "
+            f"catalogue {_size(folder.catalogue):,} bytes"
         ),
     ]
     if state.dropped:

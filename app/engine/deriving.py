@@ -83,7 +83,9 @@ def derive(
 
 
 def write_columns(folder: Path, segment: SegmentRow, columns: Columns, log_pos: int) -> ColumnsRow:
-    """Written, synced and named; in no catalogue yet. folder: the collection's. Raises OSError; then no file is left."""
+    """Written, synced and named; in no catalogue yet. folder: the collection's.
+
+    Raises OSError; then no file is left."""
     final = folder / SEGMENTS_NAME / columns_name(segment.file, log_pos)
     tmp = atomic.temporary(final)
     try:

@@ -9,7 +9,6 @@ from app.engine.filters.row import compile_row
 from app.engine.view import View
 from index.contract import Alive
 
-
 _EVERYTHING = "everything"
 
 
