@@ -167,7 +167,7 @@ class Database:
         Raises StorageError where the disk still fails, and then nothing else may be written.
         """
         with translated(self.path, self.connection):
-            hit(SETTLE)
+            _disk(self.path, SETTLE)
             fresh = self._connect()
             with suppress(apsw.Error):
                 self.connection.close()
@@ -227,7 +227,9 @@ class Database:
         self.connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
 
     def close(self) -> None:
-        self.connection.close()
+        # The last to close brings the log home. Where the disk fails it stays in the log, and nothing is lost.
+        with suppress(apsw.FullError, apsw.IOError):
+            self.connection.close()
 
 
 def _is_blank(connection: apsw.Connection) -> bool:
