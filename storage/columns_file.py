@@ -121,7 +121,7 @@ class Columns:
 
     def paths(self) -> Iterator[tuple[str, ...]]:
         """All paths that any row has, by code point of their joined keys."""
-        return (tuple(path.decode().split(SEPARATOR)) for path in self._paths)
+        return (tuple(path.decode(errors="replace").split(SEPARATOR)) for path in self._paths)
 
     def column(self, path: tuple[str, ...]) -> Column | None:
         """None where no row has the path. Raises ColumnsFileError where what the file says of it cannot be."""

@@ -365,18 +365,23 @@ def test_another_head_is_refused(tmp_path: Path, written: Path, at: int, value: 
         open_columns(path)
 
 
-@pytest.mark.parametrize("name", Entry._fields)
 @pytest.mark.parametrize("value", [-5, 3, 1 << 40, (1 << 63) - 1])
-def test_a_damaged_table_is_refused_or_harmless(tmp_path: Path, written: Path, name: str, value: int) -> None:
-    arrays = open_columns(written).arrays()
-    refused = 0
-    for i in range(0, len(arrays["table"]), 11):
-        table = arrays["table"].copy()
-        table[i][name] = value
-        path = tmp_path / "other.npz"
-        columns_npz.write_arrays(path, arrays | {"table": table})
-        refused += not opens_soundly(path)
-    assert refused or 0 <= value < 1 << 40 or name.endswith("_at")  # what has no parts may say they lie anywhere
+def test_a_damaged_table_is_refused_or_harmless(tmp_path: Path, value: int) -> None:
+    mixed = [1, 0.5, 2**70, -(2**70), "a", "b", None, ["a", 2], [], [0.5, True], {"a": 1}]
+    docs = [{"a": mixed[i % len(mixed)], "tags": ["x"] * (i % 3)} | ({"b": i} if i == 7 else {}) for i in range(60)]
+    path = tmp_path / "columns.npz"
+    write(path, built(docs))
+    arrays = {name: array.copy() for name, array in open_columns(path).arrays().items()}
+    path.unlink()  # the mapping of what is written over would change with it
+    for name in Entry._fields:
+        refused = 0
+        for i in range(len(arrays["table"])):
+            table = arrays["table"].copy()
+            table[i][name] = value
+            columns_npz.write_arrays(path, arrays | {"table": table})
+            refused += not opens_soundly(path)
+        # What has no parts may say that they lie anywhere, and a small number may happen to be right.
+        assert refused or value == 3 or name.endswith("_at"), name
 
 
 def test_a_flipped_bit_is_refused_or_harmless(written: Path) -> None:
