@@ -27,13 +27,15 @@ from storage.publish import Publisher
 WRITE = declare("columns.write")
 MAX_PATCHES = 20_000
 """Rows patched since its columns were made that a segment's readers carry in memory, at most about this many."""
+MIN_PATCHES = 2_000
+"""Fewer are not worth new columns, however small the segment."""
 SLICE_ROWS = 10_000
 """Read and taken apart at once: about 50 ms."""
 
 
 def patches_bound(rows: int) -> int:
     """So many patched rows of a segment make its columns due again."""
-    return min(MAX_PATCHES, max(2_000, rows // 50))
+    return min(MAX_PATCHES, max(MIN_PATCHES, rows // 50))
 
 
 def columns_of(documents: Sequence[bytes | None]) -> Columns:

@@ -185,6 +185,8 @@ class Rig:
         self.building = Building(self.building_work, index_min_rows, 0.0, 1, NeverStops())
         self.model: dict[Any, tuple[bytes, bytes | None]] = {} if copied_from is None else dict(copied_from.model)
         """id → (vector, metadata): what was acknowledged."""
+        self.describe: Callable[[], bytes | None] | None = None
+        """Draws the metadata of the rows that are written; None: numbers, and nothing in every third row."""
         self._drawn = 0 if copied_from is None else copied_from._drawn
 
     def _hasten(self, db: Database) -> None:
@@ -233,8 +235,11 @@ class Rig:
     def batch(self, ids: list[Any] | None, n: int | None = None, metadata: bool = True) -> Batch:
         count = len(ids) if ids is not None else n or 1
         vectors = self.vectors(count)
-        some = [None if i % 3 == 2 else b'{"n":%d}' % int(vectors[i, 1]) for i in range(count)] if metadata else None
-        return Batch(vectors, ids, some)
+        if not metadata:
+            return Batch(vectors, ids, None)
+        if self.describe is not None:
+            return Batch(vectors, ids, [self.describe() for _ in range(count)])
+        return Batch(vectors, ids, [None if i % 3 == 2 else b'{"n":%d}' % int(vectors[i, 1]) for i in range(count)])
 
     def _learn(self, batch: Batch, ids: list[Any]) -> None:
         for row, id_ in enumerate(ids):
