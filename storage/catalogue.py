@@ -38,6 +38,7 @@ CREATE TABLE state(next_key INTEGER NOT NULL, next_id INTEGER NOT NULL, log_pos 
     generation INTEGER NOT NULL, trimmed_pos INTEGER NOT NULL, next_seq INTEGER NOT NULL, spec_seq INTEGER NOT NULL,
     cancelled_seq INTEGER NOT NULL, pending_rows INTEGER NOT NULL, pending_bytes INTEGER NOT NULL,
     live INTEGER NOT NULL, dropped INTEGER NOT NULL, uuid TEXT NOT NULL, name TEXT NOT NULL);
+CREATE TABLE owner(uuid TEXT NOT NULL);
 CREATE TABLE pending(key INTEGER PRIMARY KEY, id NOT NULL, vector BLOB NOT NULL);
 CREATE TABLE metadata(key INTEGER PRIMARY KEY, json BLOB NOT NULL);
 CREATE TABLE deaths(key INTEGER PRIMARY KEY, pos INTEGER NOT NULL UNIQUE, pending INTEGER NOT NULL);
@@ -59,6 +60,7 @@ CREATE TABLE columns(seq INTEGER PRIMARY KEY, file TEXT NOT NULL UNIQUE, log_pos
 OWNER_SCHEMA = """
 ALTER TABLE state ADD COLUMN uuid TEXT NOT NULL DEFAULT '';
 ALTER TABLE state ADD COLUMN name TEXT NOT NULL DEFAULT '';
+CREATE TABLE owner(uuid TEXT NOT NULL);
 """
 ITEMS_SCHEMA = {
     "int": "CREATE TABLE items(id INTEGER PRIMARY KEY, key INTEGER NOT NULL)",
@@ -100,8 +102,9 @@ class State:
     live: int = 0
     dropped: int = 0
     uuid: str = ""
-    """Whose catalogue this is: the folder it was made in. It stands here because every transaction writes this row:
-    so it is in every write-ahead log too, and neither file can be taken for another collection's."""
+    """Whose catalogue this is: the folder it was made in. Every transaction writes this row, and none ever writes the
+    table `owner`: the one is in every write-ahead log, the other in the database behind it, so that neither file can
+    be taken for another collection's."""
     name: str = ""
     """What the collection was made as, for where the registry is lost."""
 
@@ -196,6 +199,7 @@ def create(folder: Path, settings: Settings, name: str) -> None:
         db.execute(SCHEMA + FILTERS_SCHEMA)
         db.execute(f"PRAGMA user_version = {VERSION}")
         db.execute("INSERT INTO settings VALUES (?,?,?,?,?,?,?)", _settings_row(settings))
+        db.execute("INSERT INTO owner VALUES (?)", (folder.name,))
         fresh = State(uuid=folder.name, name=name)
         marks = ",".join("?" * len(STATE_COLUMNS))
         db.execute(
@@ -238,6 +242,7 @@ def upgrade(db: Database, name: str) -> None:
     with db.writing():
         db.execute(FILTERS_SCHEMA + OWNER_SCHEMA)
         db.execute("UPDATE state SET uuid = ?, name = ?", (db.path.parent.name, name))
+        db.execute("INSERT INTO owner VALUES (?)", (db.path.parent.name,))
         db.execute(f"PRAGMA user_version = {VERSION}")
 
 
@@ -257,6 +262,12 @@ def read_state(db: Database) -> State:
     if row is None:
         raise errors.Damaged(f"{db.path}: no state")
     return State(*row)
+
+
+def is_owned(db: Database, state: State) -> bool:
+    """The catalogue and its log are those of the folder they lie in."""
+    row = db.one("SELECT uuid FROM owner")
+    return state.uuid == db.path.parent.name and row is not None and row[0] == state.uuid
 
 
 def read_segments(db: Database) -> list[SegmentRow]:

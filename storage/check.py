@@ -138,7 +138,7 @@ def _check_collection(folder: CollectionFolder, name: str, data: DataFolder, rep
             moment = _read_moment(db, folder)
             with closing(moment):
                 _judge(moment, name, mine)
-                _judge_owner(moment.state, known, folder, name, mine)
+                _judge_owner(moment.state, known, catalogue.is_owned(db, moment.state), name, mine)
         _note_strays(
             folder.root, {WRITE_LOCK_NAME, SHUT_NAME, SEGMENTS_NAME, *_sqlite(CATALOGUE_NAME)}, f"{name}/", mine
         )
@@ -228,11 +228,9 @@ def _judge(moment: _Moment, name: str, report: Report) -> None:
     check_counters(moment.rows, moment.state, moment.settings, moment.segments, where, report)
 
 
-def _judge_owner(
-    state: State, known: dict[str, int] | None, folder: CollectionFolder, name: str, report: Report
-) -> None:
-    if state.uuid != folder.root.name:
-        report.add("error", f"{name}/catalog.db", "it is another collection's", REPAIR)
+def _judge_owner(state: State, known: dict[str, int] | None, owned: bool, name: str, report: Report) -> None:
+    if not owned:
+        report.add("error", f"{name}/catalog.db", "it, or its log, is another collection's", REPAIR)
     lacks = remembered.missing(known, state)
     if lacks:
         report.add("error", f"{name}/catalog.db", lacks, REPAIR)

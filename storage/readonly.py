@@ -45,7 +45,7 @@ def _open(path: Path) -> apsw.Connection:
     except apsw.CantOpenError:
         # WAL mode wants to make its shared memory beside the file. Where it cannot, nobody can be writing either.
         connection.close()
-        if Path(f"{path}-wal").exists() and Path(f"{path}-wal").stat().st_size:
+        if Path(f"{path}-wal").is_file() and Path(f"{path}-wal").stat().st_size:
             raise
         uri = f"file:{quote(os.fspath(path))}?immutable=1"
         flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI

@@ -22,13 +22,14 @@ REMEMBER: Final = declare("catalogue.remember")
 MAGIC: Final = b"SeedvecR"
 COUNTERS: Final = ("next_key", "next_id", "log_pos", "generation", "next_seq", "spec_seq")
 """Of `state`: those that never fall."""
-_BODY: Final = struct.Struct(f"<8s{len(COUNTERS)}Q")
+_BODY: Final = struct.Struct(f"<8s32s{len(COUNTERS)}Q")
+"""With the collection's uuid: another's file says nothing of this one."""
 _SUM: Final = struct.Struct("<Q")
 
 
 def remember(fd: int, state: State) -> None:
     """fd: of write.lock, whose lock the caller holds. The commit has succeeded."""
-    body = _BODY.pack(MAGIC, *(getattr(state, name) for name in COUNTERS))
+    body = _BODY.pack(MAGIC, state.uuid.encode(), *(getattr(state, name) for name in COUNTERS))
     # On a full disk the first of these has no room: then less is remembered, and nothing is wrong.
     with suppress(OSError):
         record = body + _SUM.pack(xxhash.xxh3_64_intdigest(body))
@@ -45,8 +46,10 @@ def recall(path: Path) -> dict[str, int] | None:
     if len(raw) < _BODY.size + _SUM.size:
         return None
     body = raw[: _BODY.size]
-    magic, *values = _BODY.unpack(body)
-    if magic != MAGIC or _SUM.unpack_from(raw, _BODY.size)[0] != xxhash.xxh3_64_intdigest(body):
+    magic, uuid, *values = _BODY.unpack(body)
+    if (magic, uuid) != (MAGIC, path.parent.name.encode()):
+        return None
+    if _SUM.unpack_from(raw, _BODY.size)[0] != xxhash.xxh3_64_intdigest(body):
         return None
     return dict(zip(COUNTERS, values, strict=True))
 

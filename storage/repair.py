@@ -14,7 +14,9 @@ from typing import Final
 import apsw
 
 from storage import errors, pages, registry
+from storage.aside import clear_database
 from storage.atomic import fsync_dir, fsync_file
+from storage.failpoints import declare, hit
 from storage.layout import DAMAGED_NAME, REGISTRY_NAME, SQLITE_SUFFIXES, DataFolder
 from storage.lock import acquire
 from storage.orphans import Kind, look
@@ -25,6 +27,9 @@ from storage.repair_report import RepairReport
 from storage.repair_write import Norms, write
 
 STAGE_NAME: Final = "unfinished"
+PLACE: Final = declare("repair.place")
+KEEP: Final = declare("repair.keep")
+REPORT: Final = declare("repair.report")
 
 
 def repair(data_dir: Path, norms: Norms, *, dry_run: bool = False) -> RepairReport:
@@ -58,6 +63,8 @@ class _Repair:
 
     def _entries(self) -> list[Registered]:
         """All collections, by the registry or by their folders; a registry that is damaged is made anew first."""
+        if not self.report.dry_run:
+            clear_database(self.data.registry)
         read, damage = _read_registry(self.data)
         entries = read + _unnamed(self.data, {entry.uuid for entry in read}, {entry.name for entry in read})
         for entry in entries[len(read) :]:
@@ -79,6 +86,8 @@ class _Repair:
     # ---------------------------------------------------------------- one collection
 
     def _repair_one(self, entry: Registered) -> None:
+        if not self.report.dry_run:
+            clear_database(self.data.collection(entry.uuid).catalogue)
         made = plan(self.data.collection(entry.uuid).root, entry.name)
         self.report.collections.append(made.report)
         if made.report.outcome == "repaired" and not self.report.dry_run:
@@ -90,6 +99,7 @@ class _Repair:
         stage.parent.mkdir(exist_ok=True)
         write(made, stage, self.norms)
         new = self.data.collections / fresh
+        hit(PLACE)
         stage.rename(new)
         fsync_dir(self.data.collections)
         with closing(Registry(self.data.root)) as opened:
@@ -109,12 +119,14 @@ class _Repair:
     def _keep(self, path: Path) -> None:
         """Moves a damaged original out of the way."""
         if path.exists():
+            hit(KEEP)
             path.rename(self._kept() / path.name)
             fsync_dir(self.kept)
             fsync_dir(path.parent)
 
     def _store_report(self) -> None:
         for name, text in (("report.txt", f"{self.report}\n"), ("report.json", f"{self.report.json()}\n")):
+            hit(REPORT)
             (self.kept / name).write_text(text)
             fsync_file(self.kept / name)
         fsync_dir(self.kept)

@@ -90,6 +90,7 @@ def _plan(made: Plan, wreck: Wreck) -> None:
         report.notes.append("its settings are those of its segments: recall and index are the defaults")
     _decide(made, wreck)
     _read_metadata(made, wreck)
+    _count_forgotten(made, wreck)
     report.live = len(made.kept)
 
 
@@ -253,5 +254,18 @@ def _read_metadata(made: Plan, wreck: Wreck) -> None:
             continue
         if text is not None:
             made.metadata[found.key] = text
-    if wreck.behind:
-        made.report.notes.append("what was deleted, replaced or changed after that state cannot be known")
+
+
+def _count_forgotten(made: Plan, wreck: Wreck) -> None:
+    """What was lost without a trace, by the counters: keys given that nobody has, and positions of the change log."""
+    if wreck.sound:
+        return
+    found = {key for key, _, _ in made.pending}
+    for source in made.sources:
+        found.update(source.rows.keys[source.rows.known].tolist())
+    named = {loss.key for loss in made.report.losses}
+    if wreck.state is None and wreck.known is None:
+        made.report.notes.append("how many rows pended when the catalogue was lost is not known: they are lost")
+    made.report.unnamed = max(0, made.state.next_key - 1 - len(found | named))
+    if wreck.behind and wreck.state is not None:
+        made.report.forgotten = made.state.log_pos - wreck.state.log_pos

@@ -59,9 +59,9 @@ class Wreck:
         if self._db is None:
             return
         state = self.state
-        if state is not None and state.uuid != self.folder.name:
-            # Nothing in it is ours: as if it were not there.
-            self.damage.append(f"{CATALOGUE_NAME} is another collection's")
+        if state is not None and self._try(lambda db: catalogue.is_owned(db, state)) is False:
+            # What of it is ours cannot be told: as if it were not there.
+            self.damage.append(f"{CATALOGUE_NAME} or its log is another collection's")
             self._db.close()
             self._db = self.settings = self.state = self.segments = None
             return
@@ -77,8 +77,8 @@ class Wreck:
             self.damage.append(f"{CATALOGUE_NAME} cannot be read")
 
     @property
-    def opened(self) -> bool:
-        return self._db is not None
+    def sound(self) -> bool:
+        return not self.damage
 
     # ---------------------------------------------------------------- single rows; each raises Unreadable
 

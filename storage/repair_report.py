@@ -33,6 +33,10 @@ class CollectionReport:
     live: int = 0
     damage: list[str] = field(default_factory=list)
     losses: list[Loss] = field(default_factory=list)
+    unnamed: int = 0
+    """At most so many more items are lost, whose ids cannot be read."""
+    forgotten: int = 0
+    """So many deletions, replacements and changes of metadata are lost: what they changed is as it was before."""
     notes: list[str] = field(default_factory=list)
 
     def lines(self) -> list[str]:
@@ -49,6 +53,11 @@ class CollectionReport:
                 lines.append(f"  {len(losses):,} {title}:")
                 lines += [f"    {_named(loss)}: {loss.why}" for loss in losses[:SHOWN]]
                 lines += [f"    … and {len(losses) - SHOWN:,} more, all in the JSON"] * (len(losses) > SHOWN)
+        if self.unnamed:
+            lines.append(f"  up to {self.unnamed:,} more items are lost, whose ids cannot be read")
+        if self.forgotten:
+            what = "deletions, replacements and changes of metadata are forgotten: which, cannot be known"
+            lines.append(f"  {self.forgotten:,} {what}")
         return lines + [f"  {note}" for note in self.notes]
 
 
@@ -70,7 +79,7 @@ class RepairReport:
     @property
     def complete(self) -> bool:
         """Nothing that was acknowledged is known to be lost or in doubt."""
-        return all(c.outcome != "lost" and not c.losses for c in self.collections)
+        return all(c.outcome != "lost" and not (c.losses or c.unnamed or c.forgotten) for c in self.collections)
 
     def json(self) -> str:
         body: dict[str, Any] = asdict(self)

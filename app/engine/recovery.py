@@ -5,7 +5,6 @@ forgotten: the builder makes it anew, and the search is exact until then. So are
 """
 
 import logging
-import uuid
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -15,9 +14,10 @@ import numpy as np
 from app.engine.verifying import ADVICE, Unsound, is_sound, undamaged, verify_segment, whole
 from seedvec.segment import open_segment
 from storage import atomic, catalogue, errors
+from storage.aside import clear, clear_database
 from storage.catalogue import ColumnsRow, IndexRow, SegmentRow
 from storage.database import Database
-from storage.layout import COLLECTIONS_NAME, SEGMENTS_NAME, WRITE_LOCK_NAME
+from storage.layout import CATALOGUE_NAME, COLLECTIONS_NAME, SEGMENTS_NAME, WRITE_LOCK_NAME, DataFolder
 from storage.orphans import Kind, look
 from storage.publish import Publisher
 from storage.registry import Registered, Registry, discard
@@ -29,6 +29,8 @@ VERIFIERS = 4
 
 def recover(data: Path) -> None:
     """Raises StorageError or OSError only where the registry itself cannot be read, or is damaged."""
+    clear(DataFolder(data).ballast)
+    clear_database(DataFolder(data).registry)
     registry = Registry(data, create=True)
     try:
         registry.verify()
@@ -97,7 +99,7 @@ def _reason(folder: Path, name: str) -> str | None:
     except (Unsound, errors.Damaged) as e:
         return f"{e}; {ADVICE}"
     except (errors.StorageError, OSError) as e:
-        return str(e)
+        return f"{e}; {ADVICE}"
     except Exception as e:
         # A catalogue can be broken in ways that only SQLite has words for: it closes its collection, not the server.
         log.exception("%s cannot be opened", folder)
@@ -108,6 +110,7 @@ def _reason(folder: Path, name: str) -> str | None:
 def _recover_collection(folder: Path, name: str) -> None:
     if not folder.is_dir():
         raise Unsound("its folder is gone")
+    clear_database(folder / CATALOGUE_NAME)
     db = catalogue.connect(folder)
     try:
         # Where it turns out to be damaged, nothing has been written to it, not even what its log holds.
@@ -120,7 +123,8 @@ def _recover_collection(folder: Path, name: str) -> None:
         if _bring_home(db):
             undamaged(db)
         settings, segments = catalogue.read_settings(db), catalogue.read_segments(db)
-        _renew_lock(folder / WRITE_LOCK_NAME)
+        clear(folder / WRITE_LOCK_NAME)
+        (folder / WRITE_LOCK_NAME).touch()
         with ThreadPoolExecutor(VERIFIERS) as pool:
             list(pool.map(lambda s: verify_segment(folder, s, settings), segments))
             derived = [row for s in segments for row in s.derived]
@@ -134,13 +138,6 @@ def _recover_collection(folder: Path, name: str) -> None:
             log.error("collection %s is not tidied: %s", name, e)
     finally:
         db.close()
-
-
-def _renew_lock(path: Path) -> None:
-    """What is no file is no lock; the name is needed."""
-    if path.exists() and not path.is_file():
-        aside(path)
-    path.touch()
 
 
 def _bring_home(db: Database) -> bool:
@@ -158,8 +155,7 @@ def _take_out(folder: Path, bad: list[IndexRow | ColumnsRow]) -> None:
     """Before the catalogue forgets them, which on a full disk it cannot: what is not there is not used."""
     for row in bad:
         path = folder / SEGMENTS_NAME / row.file
-        if path.is_dir():
-            aside(path)
+        clear(path)
         atomic.remove(path)
 
 
@@ -196,8 +192,3 @@ def _forget_leftovers(folder: Path, publisher: Publisher, segments: list[Segment
         at = np.minimum(np.searchsorted(held, dead), len(held) - 1)
         dead = dead[held[at] != dead]
     publisher.forget_deaths(dead)
-
-
-def aside(path: Path) -> None:
-    """A folder where a file of ours should be: it is not ours to delete, and its name is needed."""
-    path.rename(path.with_name(f"{path.name}.aside-{uuid.uuid4().hex[:8]}"))

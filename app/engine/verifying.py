@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from seedvec.segment import SegmentError, open_segment
-from storage import pages, remembered
+from storage import catalogue, pages, remembered
 from storage.catalogue import ColumnsRow, IndexRow, SegmentRow, Settings, State
 from storage.database import Database
 from storage.hashing import file_xxh3, hex16
@@ -22,8 +22,8 @@ def whole(db: Database, state: State) -> None:
 
     Raises Unsound."""
     folder = db.path.parent
-    if state.uuid != folder.name:
-        raise Unsound(f"{db.path.name} is another collection's")
+    if not catalogue.is_owned(db, state):
+        raise Unsound(f"{db.path.name} or its log is another collection's")
     lacks = remembered.missing(remembered.recall(folder / WRITE_LOCK_NAME), state)
     if lacks:
         raise Unsound(lacks)
