@@ -11,6 +11,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Protocol
 
+from app.logs import Seldom
 from storage import catalogue, errors
 from storage.ballast import Ballast
 from storage.database import Database
@@ -22,6 +23,7 @@ from storage.turns import Turns
 log = logging.getLogger(__name__)
 NICENESS = 10
 RETRY_S = 1.0
+TELL_AGAIN_S = 60.0
 
 
 class Worked:
@@ -149,6 +151,7 @@ def work(
     """
     works: dict[Worked, Works] = {}
     resume: dict[Worked, float] = {}
+    told: dict[Worked, Seldom] = {}
     while not stop:
         busy = False
         try:
@@ -159,6 +162,7 @@ def work(
             continue
         works = {c: works.get(c) or make(c) for c in here}
         resume = {c: at for c, at in resume.items() if c in works}
+        told = {c: seldom for c, seldom in told.items() if c in works}
         for c in here:
             if stop or time.monotonic() < resume.get(c, 0.0):
                 continue
@@ -168,7 +172,8 @@ def work(
                 continue
             except (errors.StorageError, OSError) as e:
                 # A full disk, most often: writes are refused meanwhile, and it goes on when there is room again.
-                log.error("collection %s: background work failed, trying again: %s", c.name, e)
+                if told.setdefault(c, Seldom(TELL_AGAIN_S)).due():
+                    log.error("collection %s: background work failed, trying again: %s", c.name, e)
                 resume[c] = time.monotonic() + RETRY_S
         each_round()
         if not busy:

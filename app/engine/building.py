@@ -22,7 +22,7 @@ from storage.layout import SEGMENTS_NAME, index_name
 
 log = logging.getLogger(__name__)
 REPORT_S = 1.0
-DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS})
+DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EPERM})
 DISK_RETRY_S = 10.0
 """After all attempts at a job, where it was the disk that failed."""
 WRITE = declare("index.write")

@@ -8,9 +8,11 @@ from contextlib import contextmanager
 from app.engine import errors
 from app.engine.errors import Fault
 from app.engine.intake import Place, id_type_mismatch
+from app.logs import Seldom
 from storage import errors as below
 
 log = logging.getLogger(__name__)
+TOLD = Seldom(1.0)
 FULL = "the disk is full: nothing was stored; free some space, or delete: reads and deletes go on"
 
 
@@ -42,10 +44,12 @@ def translated(name: str, id_at: Place = lambda i: f"ids[{i}]") -> Iterator[None
     except below.Locked as e:
         raise errors.Unavailable(f"the catalogue of {name} is held by another process: nothing was stored") from e
     except below.DiskFailed as e:
-        log.error("%s: %s", name, e)
+        if TOLD.due():
+            log.error("%s: %s", name, e)
         raise errors.Unavailable("the disk reported an error: nothing was stored; reads go on where they can") from e
     except OSError as e:
         if e.errno in (errno.ENOSPC, errno.EDQUOT):
             raise errors.DiskFull(FULL) from e
-        log.error("%s: %s", name, e)
+        if TOLD.due():
+            log.error("%s: %s", name, e)
         raise errors.Unavailable(f"the data folder cannot be used: {e.strerror or e}; nothing was stored") from e

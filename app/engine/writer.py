@@ -122,13 +122,15 @@ class Writer:
 
     def _opened(self) -> tuple[Database, Turns]:
         if self._db is None or self._turns is None:
-            self._db = catalogue.connect(self._folder)
+            db = catalogue.connect(self._folder)
             try:
                 self._turns = Turns(self._folder / WRITE_LOCK_NAME)
-            except FileNotFoundError as e:
+            except OSError as e:
+                db.close()
                 if not self._folder.exists():
                     raise Dropped(str(self._folder)) from e
                 raise
+            self._db = db
         return self._db, self._turns
 
     def _act(self, turn: Turn, waiting: Waiting) -> None:
