@@ -17,6 +17,12 @@ def extent(request: pytest.FixtureRequest) -> Extent:
     return chosen
 
 
+@pytest.fixture(scope="session")
+def first_is_enough(request: pytest.FixtureRequest) -> bool:
+    """-x: who only asks whether a suite notices need not wait for the rest of its cases."""
+    return bool(request.config.getoption("maxfail") == 1)
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     lines = table.lines()
     if lines:
