@@ -136,10 +136,15 @@ TABLE: dict[str, Kind] = {
     "outcome-unknown": Kind(
         503,
         "Whether the write happened is not known",
-        "The disk refused to confirm it: it may or may not be stored. Look before writing again, or repeat it with the "
-        "same Idempotency-Key.",
+        "The disk refused to confirm it: it may or may not be stored. It can be repeated without looking: a POST with "
+        "the same Idempotency-Key, PUT, PATCH and DELETE as they are.",
     ),
-    "disk-full": Kind(507, "The disk is full", STORED_NOTHING + " Free space, then try again."),
+    "disk-full": Kind(
+        507,
+        "The disk is full",
+        STORED_NOTHING + " Reads go on, and so does what frees room: deletes, and dropping a collection. Everything "
+        "else is taken again, without a restart, once there is room.",
+    ),
 }
 
 

@@ -10,19 +10,17 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from storage.layout import DataFolder
-from tests.faults.table import record
+from tests.faults.judged import DIMENSION, Judged, drawn, refused
+from tests.faults.table import Extent, record
 from tests.harness import SMALL, Server, wait_for
-from tests.wire import Answer, Collection, Id, plain
+from tests.wire import plain
 
 SUITE = "4 a disk filled to the brim"
 DISK = "48m"
 BALLAST_BYTES = 1 << 20
-DIMENSION = 32
 SETTINGS = {**SMALL, "SEEDVEC_BALLAST_BYTES": str(BALLAST_BYTES)}
 
 
@@ -59,53 +57,6 @@ class Filled:
 
     def clear(self) -> None:
         self.path.unlink()
-
-
-def drawn(n: int, seed: int = 1) -> NDArray[np.float32]:
-    return np.random.default_rng(seed).standard_normal((n, DIMENSION)).astype(np.float32)
-
-
-class Judged:
-    """A collection and what was acknowledged of it: every answer is held against that."""
-
-    def __init__(self, server: Server, name: str) -> None:
-        self.name = name
-        self.rows: dict[Id, NDArray[np.float32]] = {}
-        self.use(server)
-
-    def use(self, server: Server) -> None:
-        """A connection; to the other worker than the last one's, most likely."""
-        self.there: Collection = server.collection(self.name)
-
-    def try_add(self, ids: list[int], seed: int) -> Answer:
-        vectors = drawn(len(ids), seed)
-        body = {"ids": ids, "vectors": plain(vectors)}
-        answer = self.there.wire.call("POST", f"{self.there.path}/vectors", body)
-        if answer.status == 201:
-            self.rows.update(zip(ids, vectors, strict=True))
-        return answer
-
-    def delete(self, ids: list[int]) -> None:
-        assert self.there.delete(ids) == len(ids)
-        for id in ids:
-            del self.rows[id]
-
-    def judge(self) -> int:
-        found = self.there.everything()
-        assert found.keys() == self.rows.keys()
-        for id, item in found.items():
-            assert np.array(item["vector"], np.float32).tobytes() == self.rows[id].tobytes(), id
-        if self.rows:
-            id, vector = next(iter(self.rows.items()))
-            hit = self.there.search(vector, k=1, exact=True)["hits"][0]
-            assert hit["id"] == id and hit["distance"] < 1e-6
-        return len(found)
-
-
-def refused(answer: Answer) -> str:
-    problem = answer.json()
-    assert answer.status in (503, 507), answer.body
-    return str(problem["type"]).rpartition("/")[2]
 
 
 def fill_up(judged: Judged, hog: Filled, begin: int) -> int:
@@ -177,7 +128,9 @@ def test_filled_to_the_brim(disk: Path) -> None:
 
 
 @pytest.mark.timeout(300)
-def test_a_start_on_a_full_disk(disk: Path) -> None:
+def test_a_start_on_a_full_disk(disk: Path, extent: Extent) -> None:
+    if extent == "quick":
+        pytest.skip("three starts: `make faults`")
     begun, hog = time.monotonic(), Filled(disk)
     with Server(disk, env=SETTINGS) as server:
         kept = Judged(server, "kept")
