@@ -1,12 +1,14 @@
 """One owner a data folder, by the kernel and not by a text."""
 
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from storage.failpoints import armed
 from storage.lock import LockHeld, acquire, holder
 
 HOLD = "import sys; sys.stdin.read()"
@@ -29,6 +31,35 @@ def test_a_stale_text_is_seen_through(tmp_path: Path) -> None:
     lock = acquire(tmp_path, "here")
     assert (tmp_path / "LOCK").read_text().startswith(f"pid {os.getpid()}\n")
     assert "xxx" not in (tmp_path / "LOCK").read_text()
+    lock.release()
+
+
+def test_a_shorter_name_leaves_nothing_of_a_longer_one(tmp_path: Path) -> None:
+    lock = acquire(tmp_path)
+    lock.describe("http://" + "x" * 200)
+    lock.describe("http://[::1]:1")
+    assert (tmp_path / "LOCK").read_text().endswith("address http://[::1]:1\n")
+    assert str(holder(tmp_path)).endswith(", serving http://[::1]:1")
+    lock.release()
+
+
+@pytest.mark.parametrize("action", ["enospc", "eio"])
+def test_a_full_disk_is_locked_all_the_same(tmp_path: Path, action: str) -> None:
+    with armed(f"lock.describe:{action}"):
+        lock = acquire(tmp_path)
+    with pytest.raises(LockHeld, match="in use by a process that left no name"):
+        acquire(tmp_path)
+    lock.release()
+
+
+def test_a_holder_whose_parent_is_gone_is_named(tmp_path: Path) -> None:
+    """The text names the parent, a child of which still holds the lock: the reader is told both."""
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    lock = acquire(tmp_path)
+    (tmp_path / "LOCK").write_text(f"pid {gone.pid}\nhost {socket.gethostname()}\naddress http://x:1\n")
+    with pytest.raises(LockHeld, match=f"process {gone.pid} on .*, serving http://x:1 .it is gone, but a child of it"):
+        acquire(tmp_path)
     lock.release()
 
 
