@@ -2,6 +2,7 @@
 #
 #   make serve DATA=/srv/vectors PORT=8080 WORKERS=4    without DATA=: a demo folder with the collection `words`
 #   make faults                                         every kill, power cut, full disk and flipped bit (`make test`: a share)
+#   make soak MINUTES=20                                mixed load, every answer judged, everything bounded; docs/soak.png
 #   make setup PYTHON=python3.12 TORCH_INDEX=URL        URL of an index that has only the CPU builds of torch
 
 PYTHON ?= $(shell for p in python3 python3.11 python3.12 python3.13; do \
@@ -12,7 +13,7 @@ TORCH = torch==2.13.0
 DEMO = demo-data
 SERVE = $(VENV)/bin/seedvec serve --port $(PORT) $(if $(WORKERS),--workers $(WORKERS))
 
-.PHONY: setup serve demo test faults check format bench clean
+.PHONY: setup serve demo test faults soak check format bench bench-restart clean
 
 setup: $(VENV)/.installed
 
@@ -44,6 +45,9 @@ test: setup
 faults: setup
 	$(VENV)/bin/python -m pytest tests/faults --faults=whole --timeout=3600 $(FAULTS)
 
+soak: setup
+	$(VENV)/bin/python -m benchmarks.soak --minutes $(or $(MINUTES),20) $(SOAK)
+
 check: setup
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
@@ -56,6 +60,10 @@ format: setup
 bench: setup
 	$(VENV)/bin/python -m benchmarks.ingest $(BENCH)
 	$(VENV)/bin/python -m benchmarks.search_http $(BENCH)
+
+# From kill -9 to the first right answer, with 1,000,000 × 128 stored.
+bench-restart: setup
+	$(VENV)/bin/python -m benchmarks.restart $(BENCH)
 
 # A data folder is never touched; the demo's can be made again.
 clean:
