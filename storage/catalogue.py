@@ -357,6 +357,13 @@ def read_patches_within(
     return np.fromiter((row[0] for row in rows), np.int64)
 
 
+def patches_kept_since(db: Database, seq: int) -> int:
+    """All patches of a segment's rows after this log position are in `patches` still. Earlier ones may be forgotten."""
+    query = "SELECT coalesce(c.log_pos, 0) FROM segments s LEFT JOIN columns c ON c.seq = s.seq WHERE s.seq = ?"
+    row = db.one(query, (seq,))
+    return read_state(db).trimmed_pos if row is None else int(row[0])
+
+
 def read_pending_ids(db: Database, from_key: int) -> dict[int, Any]:
     """key → id of the pending rows from that key on."""
     return dict(db.execute("SELECT key, id FROM pending WHERE key >= ?", (from_key,)))

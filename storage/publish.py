@@ -9,6 +9,7 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -93,10 +94,18 @@ class Publisher:
         """Swaps the inputs for the output, which lacks what was dead at snapshot_pos. Raises Stale.
 
         The output's index and columns, if it has any, come with it. Returns the files that nothing names any more:
-        an input's columns may be newer than its row given here."""
+        an input's columns may be newer than its row given here, and then the output's are given up if they are older:
+        patches that they lack may be in no log any more."""
         with self._turn() as state:
             self._still_there([s.seq for s in inputs])
             gone: list[str] = []
+            if output is not None and output.columns is not None:
+                if self._columns_pos(inputs) > output.columns.log_pos:
+                    gone.append(output.columns.file)
+                    output = replace(output, columns=None)
+                else:
+                    # As in `add_columns`.
+                    state.trimmed_pos = max(state.trimmed_pos, output.columns.log_pos)
             for table in ("segments", "indexes", "columns"):
                 out = self.db.many(f"DELETE FROM {table} WHERE seq = ? RETURNING file", ((s.seq,) for s in inputs))
                 gone += [row[0] for row in out]
@@ -107,6 +116,11 @@ class Publisher:
             state.trimmed_pos = max(state.trimmed_pos, snapshot_pos)
             hit(MERGE_COMMIT)
         return gone
+
+    def _columns_pos(self, segments: list[SegmentRow]) -> int:
+        """Up to there their patches may have been forgotten."""
+        query = "SELECT log_pos FROM columns WHERE seq = ?"
+        return max((row[0] for row in self.db.many(query, ((s.seq,) for s in segments))), default=0)
 
     def add_index(self, index: IndexRow) -> str | None:
         """Names a new index of a segment. Returns the file that it takes the place of. Raises Stale."""

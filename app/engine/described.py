@@ -92,6 +92,8 @@ class Described:
         made = self._derived.pop(row.seq, None)
         if made is not None and (fields is None or made.log_pos > fields.log_pos):
             fields = made
+        if fields is not None and fields.log_pos < catalogue.patches_kept_since(self._db, row.seq):
+            fields = None  # what it lacks, no log has any more
         if fields is not None:
             keys = catalogue.read_patches_within(self._db, row, fields.log_pos, limit=MAX_PATCHES + 1)
             rows = part.segment.rows_of(keys)
