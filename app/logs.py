@@ -1,24 +1,8 @@
 """How every process of the server logs: one line each, to stderr, naming the process."""
 
 import logging
-import time
 
 FORMAT = "%(asctime)s.%(msecs)03d {process} %(levelname)s %(name)s: %(message)s"
-
-
-class Seldom:
-    """What would be logged with every request, or every second for hours, while a disk is full."""
-
-    def __init__(self, every_s: float) -> None:
-        self._every_s = every_s
-        self._next = 0.0
-
-    def due(self) -> bool:
-        now = time.monotonic()
-        if now < self._next:
-            return False
-        self._next = now + self._every_s
-        return True
 
 
 def configure(process: str, level: str) -> None:

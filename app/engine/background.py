@@ -11,7 +11,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Protocol
 
-from app.logs import Seldom
+from app.engine.seldom import Seldom
+from app.engine.verifying import ADVICE
 from storage import catalogue, errors
 from storage.ballast import Ballast
 from storage.database import Database
@@ -82,6 +83,14 @@ class Watched:
                 log.warning("collection %s: %s", entry.name, e)
                 complete = False
         return complete
+
+    def shut(self, c: Worked, why: errors.Damaged) -> None:
+        """Closes it for every process, until the next start has looked at it."""
+        log.error("collection %s is closed: %s", c.name, why)
+        try:
+            self._registry.set_reason(c.folder.name, f"{why}; {ADVICE}")
+        except errors.StorageError as e:
+            log.error("the registry cannot be written, trying again: %s", e)
 
     def checkpoint_registry(self) -> None:
         """Brings home what was committed since the last time. For the sealer alone: two at once disturb each other."""
@@ -170,6 +179,9 @@ def work(
                 busy |= works[c].step()
             except errors.Dropped:
                 continue
+            except errors.Damaged as e:
+                watched.shut(c, e)
+                resume[c] = time.monotonic() + RETRY_S
             except (errors.StorageError, OSError) as e:
                 # A full disk, most often: writes are refused meanwhile, and it goes on when there is room again.
                 if told.setdefault(c, Seldom(TELL_AGAIN_S)).due():

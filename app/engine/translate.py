@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from app.engine import errors
 from app.engine.errors import Fault
 from app.engine.intake import Place, id_type_mismatch
-from app.logs import Seldom
+from app.engine.seldom import Seldom
+from app.engine.verifying import ADVICE
 from storage import errors as below
 
 log = logging.getLogger(__name__)
@@ -36,7 +37,7 @@ def translated(name: str, id_at: Place = lambda i: f"ids[{i}]") -> Iterator[None
     except below.Dropped as e:
         raise errors.CollectionNotFound(f"there is no collection {name}") from e
     except below.Damaged as e:
-        raise errors.CollectionClosed(f"collection {name} is damaged: {e}; run seedvec check on the data folder") from e
+        raise errors.CollectionClosed(f"collection {name} is damaged: {e}; {ADVICE}") from e
     except below.NoSpace as e:
         raise errors.DiskFull(FULL) from e
     except below.OutcomeUnknown as e:
