@@ -17,7 +17,7 @@ from storage.check import check
 from tests.faults import failing, kills
 from tests.faults.failing import FAILURES, Failure, Fault, Outcome
 from tests.faults.judge import Judged
-from tests.faults.operations import TOUR
+from tests.faults.operations import OPERATIONS, TOUR
 from tests.faults.table import Extent, record
 
 AT_ONCE = 2
@@ -28,15 +28,17 @@ MORE_OF_A_RUN = 4
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """operations: of the script; each: faults beside one operation, evenly over its places (0: at every one)."""
+    """operations: of the script; each: faults beside one operation, evenly over its places; of_a_name: and beside as
+    many operations as that, at the first place of every name."""
 
     operations: int
     each: int
+    of_a_name: int
 
 
 SHARES: dict[Extent, tuple[Share, ...]] = {
-    "quick": (Share(len(TOUR) + 5, 1),),
-    "whole": (Share(len(TOUR) + 5, 12),),
+    "quick": (Share(len(TOUR) + 5, 1, 0),),
+    "whole": (Share(len(TOUR) + 5, 16, 3), Share(OPERATIONS, 2, 6)),
 }
 
 
@@ -58,17 +60,23 @@ def judges() -> Iterator[ProcessPoolExecutor]:
         yield executor
 
 
-def faults_of(places: list[list[str]], each: int) -> list[list[Fault]]:
+def faults_of(places: list[list[str]], share: Share) -> list[list[Fault]]:
     """Runs of the script, with one fault an operation at most: every fault is in one of them."""
-    by_operation = [
-        [
-            Fault(n, place, failure, lasting)
-            for place in sorted(kills.evenly(len(there), each or len(there)) if there else ())
-            for failure in FAILURES
-            for lasting in (False, True)
-        ]
-        for n, there in enumerate(places)
-    ]
+    seen, by_operation = Counter[str](), []
+    for n, there in enumerate(places):
+        chosen = set(kills.evenly(len(there), share.each)) if there else set()
+        for name in sorted(set(there)):
+            seen[name] += 1
+            if seen[name] <= share.of_a_name:
+                chosen.add(there.index(name) + 1)
+        by_operation.append(
+            [
+                Fault(n, place, failure, lasting)
+                for place in sorted(chosen)
+                for failure in FAILURES
+                for lasting in (False, True)
+            ]
+        )
     runs = max(len(faults) for faults in by_operation)
     return [[faults[run] for faults in by_operation if run < len(faults)] for run in range(runs)]
 
@@ -89,7 +97,7 @@ def test_a_disk_that_fails_at_every_place(
         begun = time.monotonic()
         places = players.submit(failing.places_of, *kills.fresh(base, "counted"), share.operations).result()
         reached |= {name for there in places for name in there}
-        runs = faults_of(places, share.each)
+        runs = faults_of(places, share)
         outcomes = [
             players.submit(failing.play_on, *kills.fresh(base, f"run-{n}"), share.operations, faults)
             for n, faults in enumerate(runs)
