@@ -99,13 +99,13 @@ class Publisher:
         with self._turn() as state:
             self._still_there([s.seq for s in inputs])
             gone: list[str] = []
-            if output is not None and output.columns is not None:
-                if self._columns_pos(inputs) > output.columns.log_pos:
-                    gone.append(output.columns.file)
-                    output = replace(output, columns=None)
-                else:
-                    # As in `add_columns`.
-                    state.trimmed_pos = max(state.trimmed_pos, output.columns.log_pos)
+            columns = output and output.columns
+            if output and columns and self._columns_pos(inputs) > columns.log_pos:
+                gone.append(columns.file)
+                output = replace(output, columns=None)
+            elif columns:
+                # As in `add_columns`.
+                state.trimmed_pos = max(state.trimmed_pos, columns.log_pos)
             for table in ("segments", "indexes", "columns"):
                 out = self.db.many(f"DELETE FROM {table} WHERE seq = ? RETURNING file", ((s.seq,) for s in inputs))
                 gone += [row[0] for row in out]

@@ -13,16 +13,14 @@ from pathlib import Path
 from random import Random
 from typing import Any, TypeVar
 
-import numpy as np
 import pytest
 
-from app.engine import bulk, deriving, described, fields, reading
+from app.engine import bulk, deriving, described, fields
 from app.engine.collection import Collection
-from app.engine.filters.ast import Filter
-from app.engine.filters.parse import parse
 from app.engine.merge_patch import merge_patch
 from app.engine.recovery import recover
 from storage.layout import SEGMENTS_NAME
+from tests.engine.filter_judge import judge, matching, parsed
 from tests.engine.rig import Held, Rig, UnderWay
 from tests.filter_reference import matches
 from tests.filter_strategies import make_filter, make_metadata, make_object
@@ -36,11 +34,6 @@ IN_MEMORY = Path("/dev/shm")
 SMALL = {deriving: {"MAX_PATCHES": 6, "MIN_PATCHES": 3, "SLICE_ROWS": 7}, described: {"MAX_PATCHES": 6}}
 """Bounds that a few dozen rows reach."""
 T = TypeVar("T")
-Asked = tuple[dict[str, Any], Filter]
-
-
-def parsed(filter: dict[str, Any]) -> Asked:
-    return filter, parse(json.dumps(filter).encode())
 
 
 class History:
@@ -87,14 +80,14 @@ class History:
 
     # ---------------------------------------------------------------- drawing
 
-    def draw(self) -> Asked:
+    def draw(self) -> dict[str, Any]:
         """A filter, mostly one that some items match and some do not."""
         sample = [make_metadata(self.rng) for _ in range(20)]
         for _ in range(20):
             filter = make_filter(self.rng)
             if 0 < sum(matches(filter, metadata) for metadata in sample) < len(sample):
                 break
-        return parsed(filter)
+        return filter
 
     def some_ids(self, most: int) -> list[int]:
         return self.rng.sample(range(IDS), self.rng.randrange(1, most + 1))
@@ -131,9 +124,9 @@ class History:
         self.learn_patch(there, change)
 
     def patch_where(self) -> None:
-        (filter, parsed_), change = self.rng.choice(self.asked), json.dumps(self.change()).encode()
-        wanted = self.matching(filter)
-        assert self.run(bulk.patch(self.any_worker(), parsed_, change, None)) == len(wanted)
+        filter, change = self.rng.choice(self.asked), json.dumps(self.change()).encode()
+        wanted = matching(self.rig, filter)
+        assert self.run(bulk.patch(self.any_worker(), parsed(filter), change, None)) == len(wanted)
         self.learn_patch(wanted, change)
 
     def learn_patch(self, ids: list[int], change: bytes) -> None:
@@ -146,9 +139,9 @@ class History:
         self.rig.delete(self.some_ids(4))
 
     def delete_where(self) -> None:
-        filter, parsed_ = self.draw()
-        wanted = self.matching(filter)
-        assert self.run(bulk.delete(self.any_worker(), parsed_, None)) == len(wanted)
+        filter = self.draw()
+        wanted = matching(self.rig, filter)
+        assert self.run(bulk.delete(self.any_worker(), parsed(filter), None)) == len(wanted)
         for id_ in wanted:
             del self.rig.model[id_]
 
@@ -205,39 +198,12 @@ class History:
 
     # ---------------------------------------------------------------- judging
 
-    def matching(self, filter: dict[str, Any]) -> list[int]:
-        return [id_ for id_, (_, json_) in self.rig.model.items() if matches(filter, json.loads(json_ or b"null"))]
-
-    def compare(self, workers: list[Collection], asked: list[Asked]) -> None:
-        for filter, parsed_ in asked:
-            wanted = sorted(self.matching(filter))
+    def compare(self, workers: list[Collection], asked: list[dict[str, Any]]) -> None:
+        k = self.rng.randrange(1, 12) if self.indexed else None
+        for filter in asked:
             for worker in workers:
-                self.run(self.judge(worker, filter, parsed_, wanted))
+                self.run(judge(self.rig, worker, filter, self.rng.choice((5, 100, 100)), k))
                 self.compared += 1
-
-    async def judge(self, worker: Collection, filter: dict[str, Any], parsed_: Filter, wanted: list[int]) -> None:
-        assert await reading.count(worker, parsed_) == len(wanted), filter
-        shown = await self.listed(worker, parsed_)
-        assert sorted(shown) == wanted, filter
-        assert all(shown[id_] == self.rig.model[id_][1] for id_ in wanted), filter
-        for exact in (True, False) if self.indexed else (True,):
-            k = len(self.rig.model) + 3 if exact else self.rng.randrange(1, 12)
-            asked = reading.Asked(k, exact, filter=parsed_)
-            hits = (await reading.find(worker, np.ones((1, self.rig.dimension), np.float32), asked)).results[0]
-            found = hits.items.ids
-            assert len(set(found)) == len(found) == min(k, len(wanted)) and set(found) <= set(wanted), filter
-            assert hits.items.metadata == [self.rig.model[id_][1] for id_ in found], filter
-
-    async def listed(self, worker: Collection, filter: Filter) -> dict[int, bytes | None]:
-        found: dict[int, bytes | None] = {}
-        limit, cursor = self.rng.choice((5, 100, 100)), None
-        while True:
-            page = await reading.walk(worker, limit, cursor, frozenset({"metadata"}), filter)
-            assert page.items.metadata is not None and not found.keys() & page.items.ids
-            found.update(zip(page.items.ids, page.items.metadata, strict=True))
-            cursor = page.next
-            if cursor is None:
-                return found
 
 
 def cut(file: Path) -> None:
