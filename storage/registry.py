@@ -48,13 +48,14 @@ class Registry:
         """There was none, or an empty one."""
         self._db = Database(data / REGISTRY_NAME, APPLICATION_ID, create=create)
         if create:
-            self._db.rewrite_log()
+            with suppress(NoSpace):  # that the disk is full says nothing of what an fsync once did
+                self._db.rewrite_log()
             hit(MAKE)
             (data / COLLECTIONS_NAME).mkdir(exist_ok=True)
-            with self._db.writing():
-                if self._db.one("SELECT 1 FROM sqlite_master WHERE name = 'collections'") is None:
+            if self._db.one("SELECT 1 FROM sqlite_master WHERE name = 'collections'") is None:
+                with self._db.writing():
                     self._db.execute(SCHEMA)
-                    self.made_anew = True
+                self.made_anew = True
             hit(MAKE_FSYNC)
             fsync_dir(data)
 
