@@ -33,6 +33,8 @@ class Waiting:
     done: "asyncio.Future[Any]"
     result: Any = None
     error: BaseException | None = None
+    again: bool = False
+    """Its second turn: the first found no room."""
 
 
 class Writer:
@@ -87,9 +89,13 @@ class Writer:
 
     def _make_room(self, batch: list[Waiting], e: NoSpace) -> list[Waiting]:
         """Who is refused. The others, which free room, are first in the queue again, now that there is some."""
-        again = [w for w in batch if w.frees and w.error is None]
-        if again and not self._ballast.give_up():
+        again = [w for w in batch if w.frees and w.error is None and not w.again]
+        if again:
+            self._ballast.give_up()
+        if not self._ballast.given_up():  # by us, or by another worker a moment ago
             again = []
+        for waiting in again:
+            waiting.again = True
         self._queue.extendleft(reversed(again))
         refused = [w for w in batch if w not in again]
         for waiting in refused:
