@@ -10,6 +10,7 @@ from typing import Literal
 
 from app.children import exit_reason, start_child
 from app.dealing import Channel, Dealer
+from app.inspecting import CRASHES
 
 log = logging.getLogger("seedvec.supervisor")
 
@@ -44,6 +45,8 @@ class Kept:
     start_at: float | None = 0.0
     pause_s: float = FIRST_PAUSE_S
     deaths: int = 0
+    crashed: bool = False
+    """It died of a fault of its own, or of what it had mapped: set by `reap`, for whom it may concern."""
 
     def start(self, dealer: Dealer, now: float) -> None:
         """Start it. lock: the data folder's lock, which lives as long as any process that inherited it."""
@@ -87,6 +90,7 @@ class Kept:
             log.info("%s ended (%s)", self.name, exit_reason(status))
             return True
         self.deaths += 1
+        self.crashed = status in CRASHES
         self._wait(now)
         log.error("%s died (%s); starting another in %.1f s", self.name, exit_reason(status), self.start_at_in(now))
         return True

@@ -19,6 +19,7 @@ from types import FrameType
 
 from app.children import exit_reason, start_child
 from app.dealing import BACKLOG, Channel, Dealer
+from app.inspecting import Inspector
 from app.keeping import Kept
 from app.settings import Settings, listening_address
 from storage.lock import DataLock, LockHeld, acquire
@@ -86,6 +87,8 @@ class Supervisor:
             Kept("builder", "builder", environment, data, lock.fd),
         ]
 
+        self.inspector = Inspector(environment, data, lock.fd)
+
     def run(self) -> int:
         """Recover, serve, drain. Returns the exit status. Raises StartError."""
         self._recover()
@@ -126,9 +129,11 @@ class Supervisor:
 
     def _keep(self, now: float) -> None:
         for kept in (*self.workers, *self.background):
-            kept.reap(self.dealer, now, expected=False)
+            if kept.reap(self.dealer, now, expected=False) and kept.crashed:
+                self.inspector.crashed()
             if kept.start_at is not None and kept.start_at <= now:
                 kept.start(self.dealer, now)
+        self.inspector.look()
         if not self.dealer.ever_ready and min(w.deaths for w in self.workers) >= HOPELESS_DEATHS:
             raise StartError(f"no worker could start, each died {HOPELESS_DEATHS} times: see above")
 
@@ -184,6 +189,7 @@ class Supervisor:
         return True
 
     def _kill(self) -> None:
+        self.inspector.stop()
         for kept in (*self.workers, *self.background):
             kept.tell(signal.SIGKILL)
             if kept.process is not None:

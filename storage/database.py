@@ -54,6 +54,8 @@ FAILURES = (
 class Database:
     _suspect = False
     """A write has met a failing disk: `_settle` comes before the next."""
+    _files: list[tuple[int, int] | None] | None = None
+    """The database and its log, as they were in the first transaction of this connection."""
 
     def __init__(self, path: Path, application_id: int, *, create: bool = False) -> None:
         """create: makes what is not there, or was not made to the end."""
@@ -127,6 +129,7 @@ class Database:
                 _disk(self.path, BEGIN)
                 self.connection.execute("BEGIN IMMEDIATE")
                 try:
+                    self._require_files()
                     yield self
                 except BaseException:
                     self._rollback()
@@ -139,6 +142,16 @@ class Database:
             if isinstance(e, errors.OutcomeUnknown):
                 e.undone = not self._suspect
             raise
+
+    def _require_files(self) -> None:
+        """Inside a write transaction, so that there is a log. What would be committed to files that are gone would be
+        gone with the last process that has them open. Two stat calls: 2 µs. Raises Damaged, Dropped."""
+        here = [_inode(Path(f"{self.path}{suffix}")) for suffix in ("", "-wal")]
+        self._files = self._files or here
+        if None in here or here != self._files:
+            if not self.path.parent.exists():
+                raise errors.Dropped(str(self.path.parent))
+            raise errors.Damaged(f"{self.path} or its log was removed or replaced while it was in use")
 
     def _commit(self) -> None:
         try:
@@ -171,7 +184,7 @@ class Database:
             fresh = self._connect()
             with suppress(apsw.Error):
                 self.connection.close()
-            self.connection = fresh
+            self.connection, self._files = fresh, None
         with translated(self.path, self.connection):
             fresh.execute("BEGIN IMMEDIATE")
             try:
@@ -230,6 +243,14 @@ class Database:
         # The last to close brings the log home. Where the disk fails it stays in the log, and nothing is lost.
         with suppress(apsw.FullError, apsw.IOError):
             self.connection.close()
+
+
+def _inode(path: Path) -> tuple[int, int] | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _is_blank(connection: apsw.Connection) -> bool:

@@ -5,6 +5,7 @@ registry's row is led to the new folder, and the damaged one is moved to DATA/da
 crash of the repair leaves there can be deleted. Indexes and metadata columns are the server's to rebuild.
 """
 
+import os
 import time
 import uuid
 from contextlib import closing
@@ -118,7 +119,7 @@ class _Repair:
 
     def _keep(self, path: Path) -> None:
         """Moves a damaged original out of the way."""
-        if path.exists():
+        if os.path.lexists(path):
             hit(KEEP)
             path.rename(self._kept() / path.name)
             fsync_dir(self.kept)

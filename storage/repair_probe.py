@@ -93,7 +93,7 @@ class Wreck:
         row = self._row("SELECT json FROM metadata WHERE key = ?", (key,))
         if row is None:
             return None
-        if not isinstance(row[0], bytes) or row[0][-1:] != b"}":
+        if not isinstance(row[0], bytes) or row[0][-1:] in (b"", b"\0"):
             raise Unreadable  # its last page has become zeros
         return row[0]
 

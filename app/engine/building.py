@@ -12,6 +12,7 @@ from app.engine.deriving import forget_patches, with_columns
 from app.engine.merging import Rows, live_rows, write_merged
 from app.engine.policy import Job, Name
 from app.engine.segments import OpenSegment, open_one
+from app.engine.verifying import verify_present
 from index.build import build
 from index.contract import Cancelled
 from storage import atomic, catalogue, errors
@@ -135,6 +136,9 @@ class Building:
         try:
             if attempt > policy.MAX_ATTEMPTS:
                 raise RuntimeError(f"tried {policy.MAX_ATTEMPTS} times, each ended the process (out of memory?)")
+            # What is copied gets a new checksum: damage would be sealed in by it.
+            for segment in job.segments:
+                verify_present(c.reader, c.folder, segment, settings)
             if job.kind in ("merge", "rewrite"):
                 self._merge(job, settings, state)
             elif job.kind == "build":
@@ -144,7 +148,7 @@ class Building:
         except (Cancelled, errors.Stale) as e:
             log.info("collection %s: %s given up: %s", c.name, job.kind, e)
             c.publisher.end_job()
-        except errors.Dropped:
+        except (errors.Dropped, errors.Damaged):
             raise
         except Exception as e:
             if catalogue.read_state(c.reader).dropped:

@@ -17,7 +17,6 @@ from app.engine.matching import Matching
 from app.engine.merge_patch import merge_patch
 from app.engine.places import Group, Places, locate
 from app.engine.reading import left_by, look
-from app.engine.translate import translated
 from app.engine.types import Idempotency
 from app.engine.view import View
 from storage import catalogue
@@ -67,7 +66,7 @@ async def _change(
             return act(turn, [(id_, key) for key, id_ in _as_of_now(turn, view, filter, rows).items()])
 
         try:
-            with translated(c.name):
+            with c.told():
                 return await c.writer.run(
                     lambda turn: once(turn, idempotency, lambda: change(turn)), _size(rows), frees=frees
                 )

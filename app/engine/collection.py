@@ -64,6 +64,8 @@ class Collection:
         self.pools = pools
         self.follower = Follower(folder, pools.loaders, pools.workers)
         self._seen: View | None = None
+        self.damage: str | None = None
+        """Why it was closed since it was opened here; `LocalEngine` tells the other processes."""
         self.writer = Writer(folder, pools.writers, limits.pending_rows, limits.pending_bytes)
 
     def view(self) -> View:
@@ -75,7 +77,9 @@ class Collection:
 
     def look_again(self) -> View:
         """As `view`, with what was committed in this very moment."""
-        with translated(self.name):
+        if self.damage is not None:
+            raise errors.CollectionClosed(self.damage)
+        with self.told():
             view = self.follower.view()
         if at_end_of_turn(self._unsee):
             self._seen = view
@@ -93,7 +97,7 @@ class Collection:
             self.follower.describe()
             view = self.look_again()
             missing = self.follower.described.missing(view.parts)
-            with translated(self.name):
+            with self.told():
                 for future in missing:
                     with suppress(FileNotFoundError):  # merged away: the next look sees into what
                         await asyncio.wrap_future(future)
@@ -120,8 +124,18 @@ class Collection:
 
         Nothing may be awaited inside.
         """
-        with translated(self.name), self.follower.pinned() as view:
+        with self.told(), self.follower.pinned() as view:
             yield view
+
+    @contextmanager
+    def told(self, id_at: intake.Place | None = None) -> Iterator[None]:
+        """`translated`, and what is damaged stays closed: the request that met it is not the only one to know."""
+        try:
+            with translated(self.name) if id_at is None else translated(self.name, id_at):
+                yield
+        except errors.CollectionClosed as e:
+            self.damage = self.damage or e.detail
+            raise
 
     def close(self) -> None:
         self.follower.close()
@@ -156,7 +170,7 @@ class Collection:
         idempotency: Idempotency | None,
         id_at: intake.Place,
     ) -> Written:
-        with translated(self.name, id_at):
+        with self.told(id_at):
             if self._is_large(batch):
                 count, first = await self._store_directly(batch, act, idempotency)
             else:
@@ -240,7 +254,7 @@ class Collection:
             stored = intake.check_vectors(vector.reshape(1, -1), settings, lambda _: "vector")[0]
         merge = None if metadata is None else merge_patch(metadata)
 
-        with translated(self.name):
+        with self.told():
             if not await self._patiently(lambda turn: turn.patch(id_, merge, stored), 0):
                 raise self.no_such_id(id_)
 
@@ -256,7 +270,7 @@ class Collection:
             turn.patch_metadata(keys, merge)
             return len(keys)
 
-        with translated(self.name):
+        with self.told():
             patched: int = await self.writer.run(lambda turn: once(turn, idempotency, lambda: act(turn)), 64 * len(ids))
         return patched
 
@@ -264,7 +278,7 @@ class Collection:
         ids = list(dict.fromkeys(ids))
         if dry_run:
             return len(self.keys_of(ids))
-        with translated(self.name):
+        with self.told():
             deleted: int = await self.writer.run(
                 lambda turn: once(turn, idempotency, lambda: turn.delete(ids)), 64 * len(ids), frees=True
             )
@@ -277,14 +291,14 @@ class Collection:
             return count
 
         files: list[str] = []
-        with translated(self.name):
+        with self.told():
             deleted: int = await self.writer.run(lambda turn: once(turn, idempotency, lambda: empty(turn)), frees=True)
         atomic.remove_all([self.folder / SEGMENTS_NAME / file for file in files])
         return deleted
 
     async def change(self, act: Callable[[Turn], None]) -> None:
         """A change of settings, in a turn like any other write."""
-        with translated(self.name):
+        with self.told():
             await self.writer.run(act)
 
     # ---------------------------------------------------------------- reading by id
@@ -295,11 +309,11 @@ class Collection:
         if settings.id_type == "auto" or not ids:
             return {}
         intake.check_id_type(ids, settings.id_type, lambda i: f"ids[{i}]" if len(ids) > 1 else "id")
-        with translated(self.name):
+        with self.told():
             return catalogue.find_keys(self.follower.db, ids)
 
     def metadata_of(self, keys: list[int]) -> dict[int, bytes]:
-        with translated(self.name):
+        with self.told():
             return catalogue.read_metadata(self.follower.db, keys)
 
     def no_such_id(self, id_: Id) -> errors.IdNotFound:

@@ -35,6 +35,7 @@ from app.settings import Settings, granted_cores
 from index.parameters import check_params
 from index.threads import set_threads
 from storage import catalogue
+from storage import errors as below
 from storage.ballast import Ballast
 from storage.registry import NameTaken, Registered, Registry
 
@@ -112,6 +113,21 @@ class LocalEngine:
                 log.debug("%s", e.detail)
             except Exception:
                 log.exception("while following collection %s", collection.name)
+            if collection.damage is not None:
+                self._shut(collection.name, collection.folder.name, collection.damage)
+
+    def _shut(self, name: str, uuid: str, reason: str) -> None:
+        """Closes it for every process, until the next start has looked at it."""
+        registered = self._registered.get(name)
+        if registered is None or registered.uuid != uuid or registered.reason is not None:
+            return
+        log.error("%s", reason)
+        assert self._registry is not None
+        try:
+            self._registry.set_reason(uuid, reason)
+            self._version = -1  # it does not move with one's own commits
+        except below.StorageError as e:
+            log.error("the registry cannot be written, trying again: %s", e)
 
     # ---------------------------------------------------------------- the registry
 
@@ -207,7 +223,7 @@ class LocalEngine:
                 await self._in_registry(lambda registry: registry.drop(name, registered.uuid))
             except errors.DiskFull:
                 # Here too what frees room may use what was kept back for it.
-                if not self._ballast.give_up():
+                if not (self._ballast.give_up() or self._ballast.given_up()):
                     raise
                 await self._in_registry(lambda registry: registry.drop(name, registered.uuid))
 

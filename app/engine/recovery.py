@@ -96,7 +96,7 @@ def _reason(folder: Path, name: str) -> str | None:
         _recover_collection(folder, name)
     except errors.Dropped:
         raise
-    except (Unsound, errors.Damaged) as e:
+    except errors.Damaged as e:
         return f"{e}; {ADVICE}"
     except (errors.StorageError, OSError) as e:
         return f"{e}; {ADVICE}"

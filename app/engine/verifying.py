@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from seedvec.segment import SegmentError, open_segment
-from storage import catalogue, pages, remembered
+from storage import catalogue, errors, pages, remembered
 from storage.catalogue import ColumnsRow, IndexRow, SegmentRow, Settings, State
 from storage.database import Database
 from storage.hashing import file_xxh3, hex16
@@ -13,7 +13,7 @@ MANY_PAGES = 5
 ADVICE = "`seedvec check` says what is lost, `seedvec repair` saves the rest (both on the data folder, repair offline)"
 
 
-class Unsound(Exception):
+class Unsound(errors.Damaged):
     """Why a collection stays closed."""
 
 
@@ -56,6 +56,18 @@ def verify_segment(folder: Path, segment: SegmentRow, settings: Settings) -> Non
     wanted = (segment.rows, settings.dimension, settings.vector_dtype, settings.metric)
     if (file.rows, file.dimension, file.vectors.dtype, file.metric) != wanted:
         raise Unsound(f"segment {segment.file} belongs to another collection")
+
+
+def verify_present(db: Database, folder: Path, segment: SegmentRow, settings: Settings) -> None:
+    """The same beside a server. Raises Stale, Dropped where the catalogue names it no more: then nothing is wrong."""
+    try:
+        verify_segment(folder, segment, settings)
+    except Unsound as e:
+        if catalogue.read_state(db).dropped:
+            raise errors.Dropped(str(folder)) from e
+        if all(segment.seq != s.seq for s in catalogue.read_segments(db)):
+            raise errors.Stale(f"segment {segment.seq} is gone") from e
+        raise
 
 
 def is_sound(folder: Path, row: IndexRow | ColumnsRow) -> bool:

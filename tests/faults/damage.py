@@ -32,12 +32,13 @@ class Folder:
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """pattern: of files in the collection's folder; root: in the data folder instead."""
+    """pattern: of files in the collection's folder; root: in the data folder instead; derived: made anew by itself."""
 
     name: str
     pattern: str
     worst: Promise
     root: bool = False
+    derived: bool = False
 
     def files(self, folder: Folder, name: str) -> list[Path]:
         base = folder.root if self.root else folder.of(name)
@@ -47,8 +48,8 @@ class Kind:
 CATALOGUE = Kind("catalogue", "catalog.db", "closed")
 KINDS = (
     Kind("segment", "segments/*.h5", "closed"),
-    Kind("index", "segments/*.faiss", "whole"),
-    Kind("columns", "segments/*.npz", "whole"),
+    Kind("index", "segments/*.faiss", "whole", derived=True),
+    Kind("columns", "segments/*.npz", "whole", derived=True),
     CATALOGUE,
     Kind("catalogue's log", "catalog.db-wal", "closed"),
     Kind("catalogue's shared memory", "catalog.db-shm", "whole"),

@@ -50,8 +50,9 @@ class Sound:
     world: World
 
 
-async def _fill(hands: Hands, name: str, seed: int) -> None:
-    rng = np.random.default_rng(seed)
+async def _fill(hands: Hands, name: str, seed: int, part: int) -> None:
+    """part 0: a large segment; 1: what comes behind it once that is indexed."""
+    rng = np.random.default_rng([seed, part])
     settings = SETTINGS[name]
     ids: list[Any] = [f"{name} {i}" if settings.id_type == "str" else i for i in range(800)]
 
@@ -60,10 +61,10 @@ async def _fill(hands: Hands, name: str, seed: int) -> None:
         texts = [b'{"n":%d,"even":%s}' % (i, b"true" if i % 2 else b"false") for i in range(first, last)]
         return Rows(vectors, ids[first:last], [*texts] if metadata else None)
 
-    await hands.engine.create(name, settings)
-    await hands.engine.add(name, rows(0, 640))
-    hands.build()
-    await turn_over()
+    if part == 0:
+        await hands.engine.create(name, settings)
+        await hands.engine.add(name, rows(0, 640))
+        return
     await hands.engine.add(name, rows(640, 670))
     await hands.engine.delete(name, ids[10:25])
     hands.seal()
@@ -74,13 +75,19 @@ async def _fill(hands: Hands, name: str, seed: int) -> None:
     await hands.engine.delete(name, ids[700:703])
 
 
-async def _made(root: Path) -> Sound:
+def _begin(root: Path) -> None:
     root.mkdir()
     recover(root)
+
+
+async def _made(root: Path) -> Sound:
     async with await Hands.start(root) as hands:
-        for seed, name in enumerate(SETTINGS):
-            await _fill(hands, name, seed)
-        await turn_over()
+        for part in (0, 1):
+            for seed, name in enumerate(SETTINGS):
+                await _fill(hands, name, seed, part)
+            if part == 0:
+                hands.build()
+            await turn_over()
         world = await seen(hands.engine)
         uuids = {entry.name: entry.uuid for entry in hands.engine._registered.values()}
         killed = root.with_name("killed")
@@ -92,7 +99,9 @@ async def _made(root: Path) -> Sound:
 
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory: pytest.TempPathFactory) -> Sound:
-    return asyncio.run(_made(tmp_path_factory.mktemp("sound") / "data"))
+    root = tmp_path_factory.mktemp("sound") / "data"
+    _begin(root)
+    return asyncio.run(_made(root))
 
 
 def test_the_folder_has_every_kind_of_file(sound: Sound) -> None:
