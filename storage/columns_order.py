@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from storage.columns_texts import WORD, Texts, narrow_offsets, texts_of, unaligned_words
+from storage.columns_texts import WORD, Texts, Words, narrow_offsets, texts_of
 
 STEP: Final = 4
 """Bytes that a round looks at: with the number of the tie in front, one 64-bit number to sort."""
@@ -28,7 +28,7 @@ def sorted_texts(data: bytes, lengths: NDArray[np.int64]) -> tuple[Texts, NDArra
         distinct = sorted(set(parts))
         number = {part: i for i, part in enumerate(distinct)}
         return texts_of(distinct), np.array([number[part] for part in parts], np.uint32)
-    order, new = _Sorting(data, starts, lengths).run()
+    order, new = _Sorting(data, lengths).run()
     ranks = np.empty(n, np.uint32)
     ranks[order] = np.cumsum(new) - 1
     return _gathered(data, starts, lengths, order[new]), ranks
@@ -37,22 +37,19 @@ def sorted_texts(data: bytes, lengths: NDArray[np.int64]) -> tuple[Texts, NDArra
 class _Sorting:
     """order: text numbers as sorted so far; new: whether the text there is known to differ from the one before."""
 
-    def __init__(self, data: bytes, starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> None:
-        padded = np.zeros(len(data) + WORD, np.uint8)
-        padded[: len(data)] = np.frombuffer(data, np.uint8)
-        self._words = unaligned_words(padded, ">u8")
-        self._starts = starts
+    def __init__(self, data: bytes, lengths: NDArray[np.int64]) -> None:
+        self._words = Words(data, lengths)
         self._lengths = lengths
-        self.order = np.arange(len(starts))
-        self.new = np.zeros(len(starts), np.bool_)
+        self.order = np.arange(len(lengths))
+        self.new = np.zeros(len(lengths), np.bool_)
         self.new[0] = True
 
     def run(self) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
         everything = np.arange(len(self.order))
-        self._sort(everything, self._word(self.order, 0))
+        self._sort(everything, self._words.at(self.order, 0))
         depth = WORD
         while len(ties := self._ties(depth)):
-            word = self._word(self.order[ties], depth) >> np.uint64(8 * (WORD - STEP))
+            word = self._words.at(self.order[ties], depth) >> np.uint64(8 * (WORD - STEP))
             self._sort(ties, self._tie_numbers(ties) | word)
             depth += STEP
         # What still ties is equal but for zero bytes at the end, which a text that has ended seems to have too.
@@ -60,12 +57,6 @@ class _Sorting:
         if len(ties):
             self._sort(ties, self._tie_numbers(ties) | self._lengths[self.order[ties]].astype(np.uint64))
         return self.order, self.new
-
-    def _word(self, numbers: NDArray[np.intp], depth: int) -> NDArray[np.uint64]:
-        """Eight bytes of each text from `depth` on, zeros behind its end."""
-        at = np.minimum(self._starts[numbers] + depth, len(self._words) - 1)
-        lack = (8 * (WORD - np.clip(self._lengths[numbers] - depth, 0, WORD))).astype(np.uint64)
-        return self._words[at].astype(np.uint64) >> lack << lack
 
     def _ties(self, depth: int) -> NDArray[np.intp]:
         """Places whose text ties with a neighbour's, in ties where some text is longer than `depth`."""

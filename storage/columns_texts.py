@@ -4,7 +4,7 @@ The order is that of the bytes, which in UTF-8 is the order of the code points.
 """
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, Final, overload
 
 import numpy as np
@@ -12,11 +12,14 @@ from numpy.typing import NDArray
 
 BLOCK_BYTES: Final = 1 << 20
 """What is copied at once to be searched: `bytes.find` is an order of magnitude faster than `mmap.find`."""
+BLOCK_TEXTS: Final = 1 << 16
 WALK_STEPS: Final = 128
 """A block with more hits than this is searched by whole arrays instead: a step takes 2 to 3 µs."""
 DENSE_BYTES: Final = 64
 """Whole arrays are looked at once for each byte that is searched for; of longer ones there are fewer hits."""
 WORD: Final = 8
+PRINT_BYTES: Final = 128
+"""Of a longer text the middle is compared only once all else agrees."""
 BISECT_US: Final = 0.65
 """One step of a binary search in Python, and below: one text of all of them looked at by whole arrays."""
 SCAN_US: Final = 0.03
@@ -71,41 +74,45 @@ class Texts(Sequence[bytes]):
         return self._scan(texts)
 
     def _scan(self, texts: Sequence[bytes]) -> NDArray[np.intp]:
-        """100,000 texts among 1,000,000: a print of every text by whole arrays leaves few to compare one by one."""
-        ends = np.zeros(len(texts) + 1, np.int64)
-        np.cumsum(np.fromiter(map(len, texts), np.int64, len(texts)), out=ends[1:])
-        bits = max(16, (16 * len(texts)).bit_length())
-        seen = np.zeros(1 << bits, np.bool_)
-        seen[_prints(np.frombuffer(b"".join(texts), np.uint8), ends, bits)] = True
-        wanted = frozenset(texts)
-        found: list[int] = []
-        step = 1 << 16
-        for first in range(0, len(self), step):
-            offsets = self.offsets[first : first + step + 1]
-            likely = np.flatnonzero(seen[_prints(self.data, offsets, bits)])
-            base = int(offsets[0])
-            block = self.data[base : int(offsets[-1])].tobytes()
-            starts, stops = (offsets[likely] - base).tolist(), (offsets[likely + 1] - base).tolist()
-            numbers = (likely + first).tolist()
-            found += [i for i, a, b in zip(numbers, starts, stops, strict=True) if block[a:b] in wanted]
-        return np.array(found, np.intp)
+        """100,000 texts among 1,000,000: whole arrays of prints are compared, and the words of what seems the same."""
+        asked = Words(b"".join(texts), lengths_of(texts))
+        prints = asked.prints()
+        order = np.argsort(prints)
+        prints = prints[order]
+        bits = np.uint64(64 - max(16, (16 * len(texts)).bit_length()))
+        seen = np.zeros(1 << (64 - int(bits)), np.bool_)
+        seen[prints >> bits] = True
+        # Of different texts with one print the first is sought below, the others here.
+        found = [np.array([self.find(texts[i]) for i in order[1:][prints[1:] == prints[:-1]].tolist()], np.intp)]
+        for first, ends, data in self._blocks():
+            here = Words(data.tobytes(), np.diff(ends))
+            mine = here.prints()
+            likely = np.flatnonzero(seen[mine >> bits])
+            at = np.minimum(np.searchsorted(prints, mine[likely]), len(prints) - 1)
+            same = prints[at] == mine[likely]
+            likely, at = likely[same], order[at[same]]
+            found.append(likely[here.equal(likely, asked, at)] + first)
+        numbers = np.concatenate(found)
+        return numbers[numbers >= 0]
 
     def containing(self, part: bytes) -> NDArray[np.intp]:
         """Numbers of the texts that have `part` in them, ascending."""
         if not part:
             return np.arange(len(self))
-        found: list[NDArray[np.intp]] = []
-        first, n = 0, len(self)
-        while first < n:
+        found = [_hits(data, ends, part) + first for first, ends, data in self._blocks()]
+        return np.concatenate(found) if found else np.zeros(0, np.intp)
+
+    def _blocks(self) -> Iterator[tuple[int, NDArray[np.int64], NDArray[np.uint8]]]:
+        """All texts in pieces of BLOCK_BYTES at most, or one text: its number, offsets and bytes."""
+        first = 0
+        while first < len(self):
             base = int(self.offsets[first])
-            # A block ends with a text, and holds one text at least.
             end = min(base + BLOCK_BYTES, int(self.offsets[-1]))
             last = int(np.searchsorted(self.offsets, self.offsets.dtype.type(end), "right")) - 1
-            last = min(max(last, first + 1), n)
-            offsets = self.offsets[first : last + 1].astype(np.int64) - base
-            found.append(_hits(self.data[base : base + int(offsets[-1])], offsets, part) + first)
+            last = min(max(last, first + 1), first + BLOCK_TEXTS)
+            ends = self.offsets[first : last + 1].astype(np.int64) - base
+            yield first, ends, self.data[base : base + int(ends[-1])]
             first = last
-        return np.concatenate(found) if found else np.zeros(0, np.intp)
 
 
 def _hits(data: NDArray[np.uint8], offsets: NDArray[np.int64], part: bytes) -> NDArray[np.intp]:
@@ -137,29 +144,66 @@ def _dense_hits(data: NDArray[np.uint8], offsets: NDArray[np.int64], part: bytes
     return np.flatnonzero(upto[last] > upto[offsets[:-1]])
 
 
-def _prints(data: NDArray[np.uint8], offsets: NDArray[Any], bits: int) -> NDArray[np.uint64]:
-    """A number of so many bits for each text, made of its length, its first and its last eight bytes."""
-    lengths = offsets[1:].astype(np.int64) - offsets[:-1].astype(np.int64)
-    if not len(lengths):
-        return np.zeros(0, np.uint64)
-    base = int(offsets[0])
-    padded = np.zeros(int(offsets[-1]) - base + 2 * WORD, np.uint8)
-    padded[WORD:-WORD] = data[base : int(offsets[-1])]
-    words = unaligned_words(padded, "<u8")
-    starts = offsets[:-1].astype(np.int64) - base
-    lack = (8 * np.maximum(WORD - lengths, 0)).astype(np.uint64)
-    # Of a text shorter than a word, what belongs to its neighbours is shifted out (NumPy shifts by 64 to 0).
-    head = words[starts + WORD] << lack
-    tail = words[starts + lengths] >> lack
-    mixed = (head * np.uint64(0x9E3779B97F4A7C15)) ^ (tail * np.uint64(0xC2B2AE3D27D4EB4F)) ^ lengths.astype(np.uint64)
-    mixed ^= mixed >> np.uint64(32)
-    mixed *= np.uint64(0xD6E8FEB86659FD93)
-    return np.asarray(mixed >> np.uint64(64 - bits))
+class Words:
+    """Joined texts, looked at eight bytes at a time. lengths: (n,) int64."""
+
+    def __init__(self, data: bytes, lengths: NDArray[np.int64]) -> None:
+        self._data = data
+        padded = np.zeros(len(data) + WORD, np.uint8)
+        padded[: len(data)] = np.frombuffer(data, np.uint8)
+        # The eight bytes from every byte on, as one number each: no copy.
+        self._words: NDArray[np.uint64] = np.ndarray((len(data) + 1,), ">u8", padded.data, strides=(1,))
+        self._lengths = lengths
+        self._starts = np.cumsum(lengths) - lengths
+
+    def at(self, numbers: NDArray[np.intp], depth: int | NDArray[np.int64]) -> NDArray[np.uint64]:
+        """Of each of these texts the bytes from `depth` on, the first the most significant; zeros behind its end."""
+        at = np.minimum(self._starts[numbers] + depth, len(self._data))
+        lack = (8 * (WORD - np.clip(self._lengths[numbers] - depth, 0, WORD))).astype(np.uint64)
+        return np.asarray(self._words[at].astype(np.uint64) >> lack << lack)  # by 64 bits NumPy shifts to 0
+
+    def prints(self) -> NDArray[np.uint64]:
+        """A number for each text, made of its length, its first PRINT_BYTES and its last eight."""
+        out = self._lengths.astype(np.uint64) * _ODD[0]
+        longest = int(self._lengths.max(initial=0))
+        numbers = np.arange(len(out))
+        for depth in range(0, min(longest, PRINT_BYTES), WORD):
+            numbers = numbers[self._lengths[numbers] > depth]
+            out[numbers] = _mixed(out[numbers] ^ self.at(numbers, depth))
+        if longest > PRINT_BYTES:
+            numbers = numbers[self._lengths[numbers] > PRINT_BYTES]
+            out[numbers] = _mixed(out[numbers] ^ self.at(numbers, self._lengths[numbers] - WORD))
+        return out
+
+    def equal(self, mine: NDArray[np.intp], other: "Words", theirs: NDArray[np.intp]) -> NDArray[np.bool_]:
+        """Whether the texts of each pair are the same."""
+        out: NDArray[np.bool_] = self._lengths[mine] == other._lengths[theirs]
+        for depth in range(0, PRINT_BYTES, WORD):
+            pairs = np.flatnonzero(out & (self._lengths[mine] > depth))
+            if not len(pairs):
+                return out
+            out[pairs] = self.at(mine[pairs], depth) == other.at(theirs[pairs], depth)
+        for pair in np.flatnonzero(out & (self._lengths[mine] > PRINT_BYTES)).tolist():
+            out[pair] = self._text(mine[pair]) == other._text(theirs[pair])
+        return out
+
+    def _text(self, number: int) -> bytes:
+        start = int(self._starts[number])
+        return self._data[start : start + int(self._lengths[number])]
 
 
-def unaligned_words(data: NDArray[np.uint8], dtype: str) -> NDArray[np.uint64]:
-    """The eight bytes from every byte of `data` on, as one number each: no copy."""
-    return np.ndarray((len(data) - WORD + 1,), dtype, data.data, strides=(1,))
+_ODD: Final = (np.uint64(0x9E3779B97F4A7C15), np.uint64(0xD6E8FEB86659FD93))
+
+
+def _mixed(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    values *= _ODD[0]
+    values ^= values >> np.uint64(32)
+    values *= _ODD[1]
+    return values
+
+
+def lengths_of(texts: Collection[bytes]) -> NDArray[np.int64]:
+    return np.fromiter(map(len, texts), np.int64, len(texts))
 
 
 def texts_of(parts: Sequence[bytes]) -> Texts:
@@ -167,7 +211,7 @@ def texts_of(parts: Sequence[bytes]) -> Texts:
     if not parts:
         return NONE
     ends = np.zeros(len(parts) + 1, np.int64)
-    np.cumsum(np.fromiter(map(len, parts), np.int64, len(parts)), out=ends[1:])
+    np.cumsum(lengths_of(parts), out=ends[1:])
     return Texts(np.frombuffer(b"".join(parts), np.uint8), narrow_offsets(ends))
 
 

@@ -215,6 +215,7 @@ TEXTS = st.lists(
         st.text(max_size=12),
         st.sampled_from(["", "\0", "a", "https://example.com/item/0001", "https://example.com/item/0001\0"]),
         st.integers(0, 5).map(lambda n: "prefix " * 5 + str(n)),
+        st.integers(0, 9).map(lambda n: "h" * 130 + str(n) + "t" * 20),  # all of one print
     ),
     max_size=60,
 )
@@ -244,6 +245,7 @@ def test_texts_are_found(texts: list[str], asked: list[str], ways: tuple[int, fl
         patch.setattr(columns_texts, "WALK_STEPS", steps)
         patch.setattr(columns_texts, "BISECT_US", bisect_us)
         patch.setattr(columns_texts, "BLOCK_BYTES", 40)
+        patch.setattr(columns_texts, "BLOCK_TEXTS", 7)
         wanted = {text.encode() for text in asked} | set(here[::3])
         assert sorted(found.find_all(sorted(wanted)).tolist()) == [i for i, t in enumerate(here) if t in wanted]
         for part in (*(text.encode()[:3] for text in asked), b"", b"a", b"aa", b"b\0", b"x " * 40):
