@@ -32,8 +32,9 @@ CODE_SAMPLE = 4096
 SAMPLE_BYTES = 512 << 20
 TRAINED, ADDED = 0.3, 0.6
 FEW_MISSING = 0.9
-"""With a larger share matching the search is first tried as if all did, with some to spare for the others it finds."""
-MISSING_SPARE = 6
+"""With a larger share matching the search is first tried as if all did."""
+MISSING, MISSING_SPARE = 2, 8
+"""It is done again properly where more than so many of those found do not match; so many more are asked for."""
 AMONG_COST = 2.0
 """Times the plan's cost: what a search under a filter was measured to take."""
 REACH_QUERIES, REACH_FEW, REACH_MANY = 64, 8, 100
@@ -104,10 +105,11 @@ class Ivf(Approximate):
             return self._among(queries, k, m, params, alive)
         # Where next to nothing is missing, the nearest of all mostly match, and cost less to find.
         rows, measured = self.proposed(queries, m + MISSING_SPARE, params)
-        measured[(rows >= 0) & ~alive.mask[rows]] = np.inf
-        rows[measured == np.inf] = -1
+        dead = (rows < 0) | ~alive.mask[rows]
+        few = np.count_nonzero(dead[:, : m + MISSING], axis=1) > MISSING
+        measured[dead] = np.inf
+        rows[dead] = -1
         found, used = in_order(rows, measured), params
-        few = found[1][:, m - 1] == np.inf
         if few.any():
             again, used = self._among(queries[few], k, m, params, alive)
             found = replaced(found, few, again)

@@ -20,9 +20,8 @@ from index.contract import Alive, Metric, Vectors
 THIN = 0.06
 """Of the reach, that a list has to be nearer where e times fewer of its rows match: brings recall at random shares
 down to what it is elsewhere, and spares a third of the lists at 5 %."""
-MOST_LISTS = 6
-"""Times nprobe: a second look goes no further, lest a filter make a search several times dearer."""
-DEEPER = 4
+DEEPER, MOST_REFINED = 4, 4096
+"""Times as many codes are refined where one of the k nearest was far down among them; until they are so many."""
 LARGEST = np.finfo(np.float32).max
 
 Near = NDArray[np.float32]
@@ -139,7 +138,7 @@ class Probing:
         found = self._look(queries, first, wide, k, nothing, selector)
         near[_each(near), np.maximum(first, 0)] = np.inf
         worth = near <= (kth(found.near, k) + reach)[:, None]
-        most = min(int(np.count_nonzero(worth, axis=1).max()), MOST_LISTS * nprobe)
+        most = int(np.count_nonzero(worth, axis=1).max())
         if not most:
             return found
         near[~worth] = np.inf
@@ -156,12 +155,14 @@ class Probing:
         near = self._refine(queries, rows)
         bound = np.minimum(kth(np.concatenate([before, near], axis=1), k), LARGEST)
         low = (near[:, wide // 2 :] <= bound[:, None]).any(axis=1)
-        if low.any():
-            deeper = self._lists.scan(queries[low], numbers[low], DEEPER * wide, selector)
-            missing = ((0, 0), (0, deeper.shape[1] - wide))
+        while low.any() and wide < MOST_REFINED:
+            wide *= DEEPER
+            deeper = self._lists.scan(queries[low], numbers[low], wide, selector)
+            missing = ((0, 0), (0, wide - rows.shape[1]))
             rows = np.pad(rows, missing, constant_values=-1)
             near = np.pad(near, missing, constant_values=np.inf)
             rows[low], near[low] = deeper, self._refine(queries[low], deeper)
+            low &= (near[:, wide // 2 :] <= bound[:, None]).any(axis=1)
         return Looked(rows, near, numbers.shape[1])
 
 
