@@ -42,7 +42,17 @@ def kills(*points: str, hits: int = 10) -> tuple[str, ...]:
 
 
 POWER: Final = ("tests.faults.power", "--images", "400", "--fail-fast")
-NOTHING: Final = "pass"
+PYTEST: Final = ("pytest", "-x", "-q", "-p", "no:cacheprovider")
+WHOLE: Final = "--faults=whole"
+"""Of a suite that is part of the same run: that it passes on the tree as it is need not be shown twice."""
+
+
+def damaged(kind: str) -> tuple[str, ...]:
+    return (*PYTEST, WHOLE, f"tests/faults/test_damage.py::test_damage_before_a_start[{kind}]")
+
+
+RECOVERY: Final = (*PYTEST, "tests/engine/test_recovery.py")
+FAILING_DISK: Final = (*PYTEST, "tests/faults/test_failing_disk.py")
 
 MUTANTS: Final = (
     Mutant(
@@ -221,6 +231,52 @@ MUTANTS: Final = (
         (Change("app/engine/recovery.py", "                _drop_to_the_end(registry, entry)\n", ""),),
         kills("registry.drop.marked"),
     ),
+    Mutant(
+        "a segment's checksum is not compared at the start",
+        (Change("app/engine/verifying.py", "        if hex16(digest) != segment.xxh3:\n", "        if not digest:\n"),),
+        RECOVERY,
+    ),
+    Mutant(
+        "an index's checksum is not compared at the start",
+        (Change("app/engine/verifying.py", " and hex16(digest) == row.xxh3", ""),),
+        RECOVERY,
+    ),
+    Mutant(
+        "a catalogue's pages are not verified at the start",
+        (
+            Change(
+                "app/engine/verifying.py", "    bad = pages.verify(db.path)\n", "    bad = pages.verify(db.path)[:0]\n"
+            ),
+        ),
+        damaged("catalogue"),
+    ),
+    Mutant(
+        "what was remembered of the last write is not compared",
+        (Change("app/engine/verifying.py", "    if lacks:\n", "    if lacks and not folder:\n"),),
+        damaged("catalogue's log"),
+    ),
+    Mutant(
+        "a commit that failed is acknowledged",
+        (
+            Change(
+                "storage/database.py",
+                "            full = isinstance(e, OSError) and e.errno in FULL\n",
+                "            return\n            full = isinstance(e, OSError) and e.errno in FULL\n",
+            ),
+        ),
+        FAILING_DISK,
+    ),
+    Mutant(
+        "a full disk is answered with success",
+        (
+            Change(
+                "app/engine/writer.py",
+                "        for waiting in refused:\n            waiting.error = waiting.error or e\n",
+                "",
+            ),
+        ),
+        FAILING_DISK,
+    ),
 )
 
 
@@ -249,7 +305,7 @@ def run(tree: Path, command: Sequence[str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         words,
         cwd=tree,
-        env={"PYTHONPATH": str(tree), "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"},
+        env={"PYTHONPATH": str(tree), "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1", "TMPDIR": str(tree.parent)},
         capture_output=True,
         text=True,
         check=False,

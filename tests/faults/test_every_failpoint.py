@@ -53,7 +53,7 @@ class Share:
 
 SHARES: dict[Extent, Share] = {
     "quick": Share(len(TOUR) + 10, 3, 3, 0, 1, 0),
-    "whole": Share(OPERATIONS, 1000, 100, 1, 30, 4),
+    "whole": Share(OPERATIONS, 150, 60, 1, 30, 4),
 }
 ROUND = 400
 """Images taken in one run of the script: 1.5 MB each, in memory."""
@@ -169,7 +169,8 @@ def test_really_killed(
         Case(point, hit, half, base / f"{point}-{hit}{'-half' if half else ''}")
         for point, count in counts.items()
         if share.kills or point in (*FEW, "segment.write")
-        for hit in kills.evenly(count, share.kills or 1)
+        # The very last ones may not come: what SQLite writes depends on the clock, too.
+        for hit in kills.evenly(max(1, count - count // 50), share.kills or 1)
         for half in ((False, True) if point in kills.HALF else (False,))
     ]
 
