@@ -1,6 +1,6 @@
 """Mixed load for a long time: every answer is judged, and memory, files, descriptors and disk must stay bounded.
 
-    python -m benchmarks.soak [--minutes 20] [--clients 5] [--rows 50000] [--rate 30] [--plot docs/soak.png]
+    python -m benchmarks.soak [--minutes 20] [--clients 5] [--rows 50000] [--rate 20] [--plot docs/soak.png]
 
 A real server with two workers; each client, a process, keeps its share of the rows in churn in two collections (an
 HNSW graph over float32, inverted lists over float16) and now and then makes and drops a third. Exit status 1: an
@@ -216,7 +216,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=20)
     parser.add_argument("--clients", type=int, default=5)
     parser.add_argument("--rows", type=int, default=50_000, help="live rows, of all clients and collections together")
-    parser.add_argument("--rate", type=float, default=30, help="requests a second of each client, at most")
+    parser.add_argument("--rate", type=float, default=20, help="requests a second of each client, at most")
     parser.add_argument("--tmp", type=Path, help="where the data folder is made")
     parser.add_argument("--plot", type=Path, default=Path("docs/soak.png"))
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/soak.json"))

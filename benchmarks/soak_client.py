@@ -26,6 +26,11 @@ LARGE_ROWS = 700
 """A write above a quarter of the pending bound becomes a segment at once (see PENDING_ROWS of the soak)."""
 PAGE = 500
 REPORT_S = 1.0
+WRITE_SHARE = 0.4
+PERIOD_S, PAUSE_S = 60.0, 15.0
+"""In each period there is no write for the length of a pause."""
+
+Act = Callable[["Kept", Model], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +92,18 @@ def run(order: Order, reports: "Queue[Report]") -> None:
     reports.put(client.report)
 
 
+class Acts:
+    """What a client may do next, each by its odds."""
+
+    def __init__(self, *acts: tuple[Act, float]) -> None:
+        self._acts = [act for act, _ in acts]
+        weights = np.array([weight for _, weight in acts])
+        self._odds = weights / weights.sum()
+
+    def draw(self, rng: np.random.Generator) -> Act:
+        return self._acts[int(rng.choice(len(self._acts), p=self._odds))]
+
+
 class Client:
     def __init__(self, order: Order, reports: "Queue[Report]") -> None:
         self.order, self.reports = order, reports
@@ -104,13 +121,14 @@ class Client:
         self.source = Clustered(order.dimension)
         self.stream = order.owner * 10**6
         self.writer, self.reader = self._wire(), self._wire()
-        self.acts: list[tuple[Callable[[Kept, Model], None], float]] = [
-            (self.add, 14), (self.add_large, 0.6), (self.upsert, 8), (self.patch, 6), (self.patch_where, 1.5),
-            (self.delete, 4), (self.delete_where, 2), (self.search, 28), (self.search_all, 14), (self.neighbors, 4),
-            (self.fetch, 8), (self.count, 6), (self.walk, 1), (self.come_and_go, 0.15),
-        ]  # fmt: skip
-        weights = np.array([weight for _, weight in self.acts])
-        self.odds = weights / weights.sum()
+        self.writes = Acts(
+            (self.add, 14), (self.add_large, 0.08), (self.upsert, 8), (self.patch, 6), (self.patch_where, 1.5),
+            (self.delete, 4), (self.delete_where, 2), (self.come_and_go, 0.15),
+        )  # fmt: skip
+        self.reads = Acts(
+            (self.search, 28), (self.search_all, 14), (self.neighbors, 4), (self.fetch, 8), (self.count, 6),
+            (self.walk, 1),
+        )  # fmt: skip
 
     # -- the course of it
 
@@ -125,9 +143,10 @@ class Client:
         self.due = max(self.due + 1 / self.order.rate, time.monotonic() - 1)
         time.sleep(max(0.0, self.due - time.monotonic()))
         which = int(self.rng.integers(len(self.models)))
-        act, _ = self.acts[int(self.rng.choice(len(self.acts), p=self.odds))]
+        # All clients pause together: only then is what is large merged and indexed at once.
+        writing = (self.order.end - time.monotonic()) % PERIOD_S > PAUSE_S and self.rng.random() < WRITE_SHARE
         kept, model = self.order.collections[which], self.models[which]
-        act(kept, model)
+        (self.writes if writing else self.reads).draw(self.rng)(kept, model)
         if len(model) > self.order.rows:
             self.delete_some(kept, model, len(model) - int(0.97 * self.order.rows))
         if time.monotonic() - self.reported_at >= REPORT_S:
@@ -181,7 +200,7 @@ class Client:
     # -- writes
 
     def add(self, kept: Kept, model: Model) -> None:
-        self.add_rows(kept, model, int(self.rng.integers(1, 20)))
+        self.add_rows(kept, model, int(self.rng.integers(1, 8)))
 
     def add_large(self, kept: Kept, model: Model) -> None:
         self.add_rows(kept, model, LARGE_ROWS)
@@ -198,7 +217,7 @@ class Client:
         self.report.rows_written += n
 
     def upsert(self, kept: Kept, model: Model) -> None:
-        ids = model.some(self.rng, int(self.rng.integers(1, 10)))
+        ids = model.some(self.rng, int(self.rng.integers(1, 5)))
         body, put = self.made(model, ids)
         answer = self.call("PUT", f"/{kept.name}/vectors", body)
         assert answer == {"count": len(ids)}, answer
@@ -235,7 +254,7 @@ class Client:
         model.note[wanted[1]] = -1 if gone else note
 
     def delete(self, kept: Kept, model: Model) -> None:
-        self.delete_some(kept, model, int(self.rng.integers(1, 8)))
+        self.delete_some(kept, model, int(self.rng.integers(1, 4)))
 
     def delete_some(self, kept: Kept, model: Model, n: int) -> None:
         ids = model.some(self.rng, n)
