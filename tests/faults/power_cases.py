@@ -21,6 +21,7 @@ from tests.faults.disk import (
     NameChange,
     Record,
     Renamed,
+    Unnamed,
     everything,
     nothing,
 )
@@ -31,6 +32,8 @@ ALL_LOST: Final = 0.3
 """Share of the cases that are acknowledgements with everything unsynced lost."""
 
 
+OFTENER: Final = {Unnamed.__name__: 3, Renamed.__name__: 2}
+"""What must come before a commit, or after it, is drawn this many times as often."""
 AGAIN: Final = 0.25
 """Share of the cases in which the power goes a second time, during the recovery."""
 
@@ -57,7 +60,9 @@ def cases(record: Record, ledger: bytes, count: int, seed: int) -> list[Case]:
     rng = random.Random(seed)
     drawn = [(point, "all lost") for point in _spread(acknowledgements(record), int(count * ALL_LOST), rng)]
     names, weights = list(SHARES), list(SHARES.values())
-    by_situation = list(situations(record, ledger).values())
+    by_situation = [
+        points for (_, done, _), points in situations(record, ledger).items() for _ in range(OFTENER.get(done, 1))
+    ]
     while len(drawn) < count:
         if len(drawn) % len(by_situation) == 0:
             rng.shuffle(by_situation)
