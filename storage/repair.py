@@ -28,6 +28,7 @@ from storage.repair_report import RepairReport
 from storage.repair_write import Norms, write
 
 STAGE_NAME: Final = "unfinished"
+FOLDER: Final = declare("repair.folder")
 PLACE: Final = declare("repair.place")
 KEEP: Final = declare("repair.keep")
 REPORT: Final = declare("repair.report")
@@ -111,6 +112,7 @@ class _Repair:
 
     def _kept(self) -> Path:
         if not self.kept.is_dir():
+            hit(FOLDER)
             self.kept.mkdir(parents=True)
             fsync_dir(self.data.root)
             fsync_dir(self.kept.parent)
