@@ -20,6 +20,8 @@ from tests.faults.power_record import Recorded
 
 PROCESSES = 2
 CASES_AT_ONCE = 20
+FEW_AT_ONCE = 4
+"""Where the first failure is waited for: what has begun is judged to its end."""
 SHARED_MEMORY = Path("/dev/shm")
 SHM_BYTES = 32 << 10
 STALE_SHM = 0.3
@@ -55,7 +57,7 @@ def write_image(record: Record, ledger: bytes, case: Case, disk: Disk, target: P
     disk.advance(case.point)
     (target / "data").mkdir(parents=True)
     Image(disk, fate(case, disk, rng), rng).write(target / "data")
-    for database in (target / "data").rglob("*.db"):
+    for database in sorted((target / "data").rglob("*.db")):
         if rng.random() < STALE_SHM:
             # Shared memory is pages of a file too: whatever of it came to the disk must be of no account.
             database.with_name(database.name + "-shm").write_bytes(rng.randbytes(SHM_BYTES))
@@ -67,7 +69,8 @@ def write_image(record: Record, ledger: bytes, case: Case, disk: Disk, target: P
 def judge_all(recorded: Recorded, cases: Sequence[Case], keep: Path, *, fail_fast: bool = False) -> Outcome:
     """Two at a time. keep: where failed images are left; fail_fast: the first one ends it."""
     keep.mkdir(parents=True, exist_ok=True)
-    parts = [cases[i : i + CASES_AT_ONCE] for i in range(0, len(cases), CASES_AT_ONCE)]
+    size = FEW_AT_ONCE if fail_fast else CASES_AT_ONCE
+    parts = [cases[i : i + size] for i in range(0, len(cases), size)]
     images = judged = 0
     failures: list[Failure] = []
     with ProcessPoolExecutor(PROCESSES, get_context("spawn"), _begin, (keep,)) as pool:

@@ -17,6 +17,7 @@ from tests.faults.table import Extent
 from tests.faults.table import record as note
 
 SUITE = "3 power loss"
+pytestmark = pytest.mark.timeout(3600)
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +37,6 @@ def _judge(recorded: Recorded, chosen: Sequence[Case], keep: Path) -> None:
     assert outcome.images == len(chosen)
 
 
-@pytest.mark.timeout(3600)
 def test_everything_acknowledged_survives_a_power_loss(recorded: Recorded, tmp_path: Path, extent: Extent) -> None:
     images = WHOLE_IMAGES if extent == "whole" else QUICK_IMAGES
     _judge(recorded, cases(recorded.load(), recorded.ledger.read_bytes(), images, seed=1), tmp_path)
