@@ -267,6 +267,22 @@ MUTANTS: Final = (
         FAILING_DISK,
     ),
     Mutant(
+        "the frames of a commit that failed are not written over",
+        (
+            Change(
+                "storage/database.py",
+                '                fresh.pragma("user_version", fresh.pragma("user_version"))',
+                "                pass",
+            ),
+        ),
+        (*PYTEST, "tests/storage/test_fsync_error.py"),
+    ),
+    Mutant(
+        "a start trusts the log that it reads",
+        (Change("app/engine/recovery.py", "        db.rewrite_log()\n", ""),),
+        (*PYTEST, "tests/engine/test_start_on_a_bad_disk.py"),
+    ),
+    Mutant(
         "a full disk is answered with success",
         (
             Change(
