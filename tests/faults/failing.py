@@ -24,7 +24,7 @@ from tests.faults import ledger as record
 from tests.faults.hands import Hands, turn_over
 from tests.faults.judge import matching
 from tests.faults.ledger import Ledger
-from tests.faults.operations import plan
+from tests.faults.planned import plan
 from tests.faults.reading import seen
 from tests.faults.script import SEED, Script
 

@@ -10,7 +10,8 @@ from storage.check import check
 from tests.faults import ledger as record
 from tests.faults.hands import Hands, turn_over
 from tests.faults.ledger import Entry, Id, Ledger, World
-from tests.faults.operations import operation, plan
+from tests.faults.operations import operation
+from tests.faults.planned import plan
 from tests.faults.reading import seen
 from tests.faults.script import SEED, Script
 

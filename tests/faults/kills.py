@@ -30,7 +30,7 @@ from app.engine.recovery import recover
 from storage import failpoints
 from tests.faults import sqlite_points
 from tests.faults.judge import MORE, Judged, judge
-from tests.faults.operations import TOUR
+from tests.faults.planned import TOUR
 from tests.faults.script import SEED, play
 
 Halfwrite = Callable[[], object] | None

@@ -1,151 +1,33 @@
-"""The script's operations: a fixed plan by seed, and each operation's deed beside what it must make of the world.
+"""The script's operations: each one's deed beside what it must make of the world.
 
 An operation depends on (seed, n) and the world before it alone, so that after a crash it can be made again, the same.
 """
 
 import json
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from app.engine.filters.ast import Filter
+from app.engine.filters.parse import parse
 from app.engine.types import CollectionSettings, Idempotency, IndexSpec, Rows, Written
 from tests.faults.hands import Hands, turn_over
 from tests.faults.ledger import Effect, Id, Stored, World, digest
+from tests.faults.planned import DIMENSION, KINDS, Planned
 from tests.faults.reading import assert_read
 
-DIMENSION = 8
-OPERATIONS = 240
-LARGE = 280
-"""Rows of a write that gets a segment of its own, and an index."""
-KINDS: dict[str, CollectionSettings] = {
-    "ints": CollectionSettings(DIMENSION, "l2", "float32", "int", IndexSpec("hnsw", {"m": 8})),
-    "strs": CollectionSettings(DIMENSION, "cosine", "float16", "str", IndexSpec("ivf", {"nlist": 4})),
-    "autos": CollectionSettings(DIMENSION, "dot", "float32", "auto", IndexSpec("flat")),
-    "brief": CollectionSettings(DIMENSION, "l2", "float16", "auto", IndexSpec("flat")),
-    "names": CollectionSettings(DIMENSION, "cosine", "float32", "str", IndexSpec("flat")),
-}
-"""Collections by name. In `autos` and `names` the server assigns ids."""
 NOTHING = Effect("nothing")
 Act = Callable[[Hands], Awaitable["list[Id] | None"]]
 """Returns the ids that the server assigned."""
 
 
 @dataclass(frozen=True, slots=True)
-class Planned:
-    """kind: name of a function below; rows: how many; again: the operation that this one repeats by its key."""
-
-    kind: str
-    collection: str = ""
-    rows: int = 0
-    options: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
 class Operation:
     effect: Effect
     act: Act
-
-
-TOUR = [
-    *(Planned("create", name) for name in ("ints", "strs", "autos", "names")),
-    Planned("add", "ints", 30, {"key": True}),
-    Planned("repeat", "ints", 30, {"of": 4}),
-    Planned("add", "strs", 20),
-    Planned("assign", "autos", 12),
-    Planned("assign", "names", 1),
-    Planned("read", "ints"),
-    Planned("upsert", "ints", 10),
-    Planned("delete", "ints", 6, {"key": True}),
-    Planned("patch", "strs"),
-    Planned("patch_vector", "strs"),
-    Planned("seal"),
-    Planned("upsert", "ints", 8),
-    Planned("delete", "strs", 5),
-    Planned("patch", "ints"),
-    Planned("patch_vector", "ints"),
-    Planned("seal"),
-    Planned("tidy"),
-    Planned("build"),
-    Planned("add", "ints", LARGE, {"key": True}),
-    Planned("repeat", "ints", LARGE, {"of": 22}),
-    Planned("upsert", "strs", LARGE),
-    Planned("assign", "names", LARGE),
-    Planned("build"),
-    Planned("read", "ints"),
-    Planned("read", "strs"),
-    Planned("delete", "ints", 90),
-    Planned("build"),
-    Planned("tidy"),
-    Planned("create", "brief"),
-    Planned("add", "brief", 5),
-    Planned("drop", "brief"),
-    Planned("rebuild", "ints", 0, {"spec": IndexSpec("flat")}),
-    Planned("build"),
-    Planned("delete_all", "autos", 0, {"key": True}),
-    Planned("recall", "strs"),
-    Planned("rebuild", "ints", 0, {"spec": IndexSpec("hnsw", {"m": 6})}),
-    Planned("build"),
-    Planned("tidy"),
-]
-"""Everything that can happen, once, quickly: it comes before the random mix."""
-MIX = {
-    "add": 10,
-    "upsert": 12,
-    "assign": 6,
-    "delete": 10,
-    "patch": 8,
-    "patch_vector": 6,
-    "keyed": 4,
-    "repeat": 4,
-    "large": 2,
-    "delete_all": 1,
-    "rebuild": 1,
-    "recall": 1,
-    "brief": 4,
-    "read": 5,
-    "seal": 9,
-    "build": 4,
-    "tidy": 3,
-}
-"""Kind → weight in the mix."""
-
-
-def plan(seed: int, count: int = OPERATIONS) -> list[Planned]:
-    """The same for the same seed."""
-    rng = np.random.default_rng(seed)
-    names, weights = list(MIX), np.array(list(MIX.values()), float)
-    made = list(TOUR)
-    keyed = 22
-    brief = False
-    while len(made) < count:
-        kind = str(rng.choice(names, p=weights / weights.sum()))
-        collection = str(rng.choice(["ints", "strs"]))
-        some = int(rng.integers(1, 25))
-        if kind == "keyed":
-            keyed = len(made)
-            made.append(Planned("add", collection, some, {"key": True}))
-        elif kind == "repeat":
-            made.append(Planned("repeat", made[keyed].collection, made[keyed].rows, {"of": keyed}))
-        elif kind == "large":
-            made.append(Planned(str(rng.choice(["add", "upsert"])), collection, 80 + some))
-        elif kind == "assign":
-            made.append(Planned("assign", "autos", some) if some % 2 else Planned("assign", "names", 1))
-        elif kind == "delete_all":
-            made.append(Planned("delete_all", str(rng.choice(["strs", "autos", "names"]))))
-        elif kind == "rebuild":
-            spec = IndexSpec("hnsw", {"m": 4 + some % 4}) if some % 3 else IndexSpec("ivf", {"nlist": 2 + some % 4})
-            made.append(Planned("rebuild", collection, 0, {"spec": spec}))
-        elif kind == "brief":
-            made.append(Planned("drop" if brief else "create", "brief"))
-            brief = not brief
-        elif kind in ("seal", "build", "tidy"):
-            made.append(Planned(kind))
-        else:
-            made.append(Planned(kind, collection, some))
-    return made
 
 
 def operation(planned: Planned, seed: int, n: int, world: World) -> Operation:
@@ -330,6 +212,44 @@ def _patch(planned: Planned, rng: np.random.Generator, of: int, world: World) ->
     return Operation(Effect("put", name, [[ids[0], vector, new]]), act)
 
 
+def _where(rng: np.random.Generator, stored: Stored) -> tuple[Filter, list[Id]]:
+    """A filter, and the ids of what it matches."""
+    numbers: list[int] = rng.integers(0, 25, 3).tolist()
+    ids = [
+        id_ for id_, (_, metadata) in stored.rows.items() if isinstance(metadata, dict) and metadata.get("i") in numbers
+    ]
+    return parse(json.dumps({"i": {"$in": numbers}}).encode()), ids
+
+
+def _delete_where(planned: Planned, rng: np.random.Generator, of: int, world: World) -> Operation:
+    name = planned.collection
+    where, ids = _where(rng, world[name])
+
+    async def act(hands: Hands) -> None:
+        assert await hands.engine.delete_where(name, where, False, _key(planned, of)) == len(ids)
+
+    return Operation(Effect("gone", name, ids), act)
+
+
+def _patch_many(planned: Planned, rng: np.random.Generator, of: int, world: World) -> Operation:
+    name = planned.collection
+    where, ids = _where(rng, world[name])
+    if planned.kind == "patch_ids":
+        ids = _live(rng, world[name], planned.rows)
+    patch = {"text": None, "many": of}
+    rows = [
+        [id_, vector, merged(old if old is not None else {}, patch)]
+        for id_, (vector, old) in ((id_, world[name].rows[id_]) for id_ in ids)
+    ]
+
+    async def act(hands: Hands) -> None:
+        some = ids if planned.kind == "patch_ids" else None
+        text = json.dumps(patch).encode()
+        assert await hands.engine.patch_many(name, some, None if some is not None else where, text) == len(ids)
+
+    return Operation(Effect("put", name, rows), act)
+
+
 def _rebuild(planned: Planned, rng: np.random.Generator, of: int, world: World) -> Operation:
     spec: IndexSpec = planned.options["spec"]
 
@@ -378,6 +298,9 @@ _MAKERS: dict[str, Callable[[Planned, np.random.Generator, int, World], Operatio
     "delete_all": _delete_all,
     "patch": _patch,
     "patch_vector": _patch,
+    "patch_where": _patch_many,
+    "patch_ids": _patch_many,
+    "delete_where": _delete_where,
     "rebuild": _rebuild,
     "recall": _recall,
     "read": _read,

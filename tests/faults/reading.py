@@ -6,12 +6,14 @@ from typing import Any
 import numpy as np
 
 from app.engine.engine import LocalEngine
+from app.engine.filters.parse import parse
 from app.engine.types import SearchAnswer
 from tests.faults.ledger import Id, Row, Stored, World, digest
 
 ALL = 1_000_000
 BOTH = frozenset({"vector", "metadata"})
 K = 10
+FEW = parse(b'{"i": {"$lt": 5}}')
 SOME = 30
 """Rows fetched and searched for by their own vectors: with all of them this was most of the time that judging takes."""
 
@@ -62,11 +64,25 @@ async def _assert_consistent(engine: LocalEngine, name: str, ids: list[Id], vect
     for hits in exact.results:
         assert sorted(hits.items.ids, key=str) == sorted(ids, key=str), f"{name}: the exact search finds other ids"
         assert (np.diff(hits.distances) >= 0).all()
+    await _assert_filtered(engine, name, queries[:1], rows)
     _assert_among(await engine.search(name, queries, K, include=frozenset()), exact, min(K, n), name)
     if n and engine.settings(name).metric != "dot":
         own = await engine.search(name, vectors[some].astype(np.float32), 1, exact=True, include=frozenset())
         nearest = [hits.items.ids[0] for hits in own.results]
         assert nearest == ids[some], f"{name}: a vector is not the nearest to itself"
+
+
+async def _assert_filtered(engine: LocalEngine, name: str, query: Any, rows: dict[Id, Row]) -> None:
+    """By what is derived from the metadata, against the metadata themselves."""
+    wanted = [id_ for id_, (_, metadata) in rows.items() if few(metadata)]
+    assert await engine.count(name, FEW) == len(wanted), f"{name}: another number match a filter"
+    found = await engine.search(name, query, len(rows) + 3, exact=True, filter=FEW, include=frozenset())
+    assert sorted(found.results[0].items.ids, key=str) == sorted(wanted, key=str), f"{name}: others match a filter"
+
+
+def few(metadata: Any) -> bool:
+    """What FEW says."""
+    return isinstance(metadata, dict) and isinstance(metadata.get("i"), int) and metadata["i"] < 5
 
 
 def _assert_among(answer: SearchAnswer, exact: SearchAnswer, wanted: int, name: str) -> None:

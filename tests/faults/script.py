@@ -13,7 +13,8 @@ from pathlib import Path
 from tests.faults import ledger as record
 from tests.faults.hands import Hands, turn_over
 from tests.faults.ledger import Ledger, World
-from tests.faults.operations import Planned, operation, plan
+from tests.faults.operations import operation
+from tests.faults.planned import Planned, plan
 
 SEED = 3
 

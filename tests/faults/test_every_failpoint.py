@@ -20,7 +20,7 @@ from storage import failpoints
 from tests.faults import kills
 from tests.faults.judge import MORE, Judged
 from tests.faults.kills import Case
-from tests.faults.operations import OPERATIONS, TOUR
+from tests.faults.planned import OPERATIONS, TOUR
 from tests.faults.table import Extent, record
 
 AT_ONCE = 2

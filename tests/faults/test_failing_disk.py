@@ -17,7 +17,7 @@ from storage.check import check
 from tests.faults import failing, kills
 from tests.faults.failing import FAILURES, Failure, Fault, Outcome
 from tests.faults.judge import Judged
-from tests.faults.operations import OPERATIONS, TOUR
+from tests.faults.planned import OPERATIONS, TOUR
 from tests.faults.table import Extent, record
 
 AT_ONCE = 2
