@@ -16,7 +16,7 @@ import pytest
 from tests.faults.judged import DIMENSION, drawn
 from tests.faults.table import record
 from tests.faults.test_read_only import succeeds
-from tests.harness import HOST, SMALL, Server
+from tests.harness import HOST, Server
 from tests.wire import Collection, plain
 
 SUITE = "4 writes repeated"
@@ -77,15 +77,17 @@ def headers(write: Write) -> dict[str, str]:
     return {"Idempotency_Key": f"key-{write.name.replace(' ', '-')}"} if write.keyed else {}
 
 
-def judge(server: Server, there: Collection, write: Write) -> None:
+def judge(server: Server, there: Collection, write: Write) -> int:
+    """Returns how many items were looked at."""
     if write.count is None:
         assert there.name not in server.wire().ok(200, "GET", "/v1/collections")["collections"]
-        return
+        return 0
     found = there.everything()
     assert len(found) == write.count == there.describe()["count"], write.name
     assert (found[0]["metadata"] if 0 in found else None) == write.metadata, write.name
     if write.assigned:
         assert sorted(found) == list(range(write.count)), "ids were assigned twice"
+    return len(found)
 
 
 def sent_and_cut_off(server: Server, there: Collection, write: Write) -> None:
@@ -109,22 +111,19 @@ def test_after_the_connection_was_cut(shared_server: Server, write: Write) -> No
     assert again.status == write.again, again.body
     if write.keyed:
         assert again.body == answer.body
-    judge(shared_server, there, write)
-    record(SUITE, 1, 0)
+    record(SUITE, 1, 0, judged=judge(shared_server, there, write))
 
 
 @pytest.fixture(scope="module")
-def unsure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Where files can be made immutable."""
-    data = tmp_path_factory.mktemp("unsure") / "data"
-    probe = data.parent / "probe"
+def unsure(shared_server: Server) -> Iterator[Server]:
+    """The same server, where files can be made immutable."""
+    probe = shared_server.data_dir.parent / "probe"
     probe.touch()
     if not succeeds("chattr", "+i", os.fspath(probe)):
         pytest.skip("files cannot be made immutable here; test_failing_disk repeats every operation too")
     succeeds("chattr", "-i", os.fspath(probe))
-    with Server(data, env=SMALL) as server:
-        yield server
-        succeeds("chattr", "-R", "-i", os.fspath(data))
+    yield shared_server
+    succeeds("chattr", "-R", "-i", os.fspath(shared_server.data_dir))
 
 
 @pytest.mark.parametrize("write", WRITES, ids=lambda write: write.name.replace(" ", "-"))
@@ -144,5 +143,4 @@ def test_after_an_unknown_outcome(unsure: Server, write: Write) -> None:
     there.wire.ok(write.status, write.method, there.path + write.path, write.body, **headers(write))
     again = there.wire.call(write.method, there.path + write.path, write.body, **headers(write))
     assert again.status == write.again, again.body
-    judge(unsure, there, write)
-    record(SUITE, 1, 0)
+    record(SUITE, 1, 0, judged=judge(unsure, there, write))
