@@ -10,9 +10,11 @@ import uuid as uuids
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Any, TypeVar
 
 import apsw
+import numpy as np
 from numpy.typing import NDArray
 
 from storage import catalogue, errors
@@ -188,15 +190,27 @@ class Turn:
         """Ids that are not there are passed over. Returns how many were."""
         if self.settings.id_type == "auto":
             return 0
-        return self.delete_rows(catalogue.find_keys(self.db, ids).items())
+        found = catalogue.find_keys(self.db, ids)
+        return self.delete_rows(list(found), list(found.values()))
 
-    def delete_rows(self, rows: Iterable[tuple[Any, int]]) -> int:
-        """rows: (id, key). Those whose id has another key by now are passed over. Returns how many were there."""
-        out = "DELETE FROM items WHERE id = ? AND key = ? RETURNING key"
-        gone = [row[0] for row in self.db.many(out, rows)]
-        self._bury(gone)
-        self.state.live -= len(gone)
-        return len(gone)
+    def delete_rows(self, ids: Sequence[Any], keys: Sequence[int]) -> int:
+        """Live rows: their ids, and the key that each has in this transaction. Returns how many."""
+        if not ids:
+            return 0
+        before = self.db.connection.total_changes()
+        # Each id with its key: should they not belong together, nothing is deleted.
+        if self.settings.id_type == "int":
+            # One statement for all: row by row, half a million cost four times as much.
+            query = "DELETE FROM items WHERE id IN carray(?) AND key IN carray(?)"
+            self.db.execute(query, (_array(ids), _array(keys)))
+        else:
+            self.db.many("DELETE FROM items WHERE id = ? AND key = ?", zip(ids, keys, strict=True))
+        gone = self.db.connection.total_changes() - before
+        if gone != len(ids):
+            raise RuntimeError(f"{len(ids) - gone} of {len(ids)} rows that should be live are not")
+        self._bury(keys)
+        self.state.live -= len(ids)
+        return len(ids)
 
     def delete_all(self) -> tuple[int, list[str]]:
         """Empties the collection at once. Returns the number of rows and the files that nothing names any more."""
@@ -244,7 +258,7 @@ class Turn:
             self.db.many("INSERT OR REPLACE INTO patches VALUES (?,?)", log)
             self.state.log_pos += len(changed)
 
-    def _bury(self, keys: list[int]) -> None:
+    def _bury(self, keys: Sequence[int]) -> None:
         """These keys stop being live: out of `pending` and `metadata`, into the change log."""
         if not keys:
             return
@@ -252,12 +266,13 @@ class Turn:
         self.db.many("DELETE FROM metadata WHERE key = ?", _each(keys))
         if self.db.one("SELECT 1 FROM patches LIMIT 1") is not None:
             self.db.many("DELETE FROM patches WHERE key = ?", _each(keys))
-        pos = self.state.log_pos
-        log = ((key, pos + 1 + i, int(key in gone)) for i, key in enumerate(keys))
+        first = self.state.log_pos + 1
+        pending = (int(key in gone) for key in keys) if gone else repeat(0)
+        log = zip(keys, range(first, first + len(keys)), pending, strict=False)
         self.db.many("INSERT INTO deaths VALUES (?,?,?)", log)
         self.state.log_pos += len(keys)
 
-    def _take_pending(self, keys: list[int]) -> set[int]:
+    def _take_pending(self, keys: Sequence[int]) -> set[int]:
         """Takes those that pend out of `pending`, and says which they were."""
         first = self.db.one("SELECT min(key) FROM pending")
         if first is None or first[0] is None:
@@ -305,7 +320,11 @@ def _unchanged(old: bytes | None) -> bytes | None:
 
 
 def _each(keys: Iterable[int]) -> Iterator[tuple[int]]:
-    return ((key,) for key in keys)
+    return zip(keys)
+
+
+def _array(values: Sequence[int]) -> Any:
+    return apsw.carray(np.array(values, np.int64))
 
 
 def _pending_bytes(batch: Batch) -> int:

@@ -5,7 +5,8 @@ committed between is asked again under the lock, row by row, so that exactly the
 written to.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -25,8 +26,16 @@ from storage.writes import Turn
 TRIES = 8
 ROW_BYTES = 64
 """What changing one row writes, about."""
-Row = tuple[Any, int]
-"""(id, key)."""
+ASKED_AGAIN = 20_000
+"""Rows written since the view was taken that are asked one by one while the lock is held: about 0.1 s."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """ids and keys: of the same rows, in that order."""
+
+    ids: list[Any]
+    keys: list[int]
 
 
 class Overtaken(Exception):
@@ -35,17 +44,16 @@ class Overtaken(Exception):
 
 async def delete(c: Collection, filter: Filter, idempotency: Idempotency | None) -> int:
     """Returns how many items there were."""
-    return await _change(c, filter, idempotency, lambda turn, rows: turn.delete_rows(rows), frees=True)
+    return await _change(c, filter, idempotency, lambda turn, rows: turn.delete_rows(rows.ids, rows.keys), frees=True)
 
 
 async def patch(c: Collection, filter: Filter, metadata: bytes, idempotency: Idempotency | None) -> int:
     """metadata: a JSON merge patch (RFC 7396). Returns how many items there were."""
     merge = merge_patch(metadata)
 
-    def act(turn: Turn, rows: Iterable[Row]) -> int:
-        keys = [key for _, key in rows]
-        turn.patch_metadata(keys, merge)
-        return len(keys)
+    def act(turn: Turn, rows: Rows) -> int:
+        turn.patch_metadata(rows.keys, merge)
+        return len(rows.keys)
 
     return await _change(c, filter, idempotency, act)
 
@@ -54,7 +62,7 @@ async def _change(
     c: Collection,
     filter: Filter,
     idempotency: Idempotency | None,
-    act: Callable[[Turn, Iterable[Row]], int],
+    act: Callable[[Turn, Rows], int],
     *,
     frees: bool = False,
 ) -> int:
@@ -62,39 +70,36 @@ async def _change(
         view = await look(c, filter, again=attempt > 0)
         rows = await _rows(c, view, await left_by(c, view, filter))
 
-        def change(turn: Turn, view: View = view, rows: dict[int, Any] = rows) -> int:
-            return act(turn, [(id_, key) for key, id_ in _as_of_now(turn, view, filter, rows).items()])
+        def change(turn: Turn, view: View = view, rows: Rows = rows) -> int:
+            return act(turn, _as_of_now(turn, view, filter, rows))
 
         try:
             with c.told():
                 return await c.writer.run(
-                    lambda turn: once(turn, idempotency, lambda: change(turn)), _size(rows), frees=frees
+                    lambda turn: once(turn, idempotency, lambda: change(turn)), ROW_BYTES * len(rows.keys), frees=frees
                 )
         except Overtaken:
             continue
     raise c.too_restless()
 
 
-def _size(rows: dict[int, Any]) -> int:
-    return ROW_BYTES * len(rows)
+async def _rows(c: Collection, view: View, left: Matching) -> Rows:
+    """All rows left. By part in order of their keys, so that what SQLite deletes lies side by side."""
 
-
-async def _rows(c: Collection, view: View, left: Matching) -> dict[int, Any]:
-    """key → id of all rows left, by key."""
-
-    def read() -> dict[int, Any]:
-        found: dict[int, Any] = {}
+    def read() -> Rows:
+        found = Rows([], [])
         sources = [(number, alive, view.parts[number].segment.row.rows) for number, alive in enumerate(left.parts)]
         for part, alive, n in [*sources, (None, left.pending, len(view.pending.keys))]:
             rows = np.arange(n) if alive is None else np.flatnonzero(alive.mask)
             places = Places(view, len(rows), (Group(part, rows, None),))
-            found.update(zip(places.keys(), places.ids(), strict=True))
-        return dict(sorted(found.items()))
+            found.ids.extend(places.ids())
+            found.keys.extend(places.keys())
+        return found
 
     return await c.beside_the_loop(read)
 
 
-def _as_of_now(turn: Turn, view: View, filter: Filter, rows: dict[int, Any]) -> dict[int, Any]:
+def _as_of_now(turn: Turn, view: View, filter: Filter, rows: Rows) -> Rows:
     """The rows that match in this transaction: `rows`, as of the view, put right by what was committed since.
 
     Raises Overtaken.
@@ -104,21 +109,23 @@ def _as_of_now(turn: Turn, view: View, filter: Filter, rows: dict[int, Any]) -> 
         return rows
     if now.trimmed_pos > since.log_pos or _sealed_since(turn, since.next_key):
         raise Overtaken
-    rows = dict(rows)
-    holds = compile_row(filter)
-    new = catalogue.read_pending_ids(turn.db, since.next_key)
+    patched = catalogue.read_patches(turn.db, since.log_pos, ASKED_AGAIN).tolist()
+    if len(patched) == ASKED_AGAIN:
+        raise Overtaken
+    still = dict(zip(rows.keys, rows.ids, strict=True))
     for key in catalogue.read_deaths(turn.db, since.log_pos).tolist():
-        rows.pop(key, None)
-    patched = [key for key in catalogue.read_patches(turn.db, since.log_pos).tolist() if key not in new]
-    ids = {**_ids_of(view, patched), **new}
+        still.pop(key, None)
+    new = catalogue.read_pending_ids(turn.db, since.next_key)
+    ids = {**_ids_of(view, [key for key in patched if key not in new]), **new}
+    holds = compile_row(filter)
     documents = catalogue.read_metadata(turn.db, list(ids))
     for key, id_ in ids.items():
         json = documents.get(key)
         if holds(decode(json) if json else None):
-            rows[key] = id_
+            still[key] = id_
         else:
-            rows.pop(key, None)
-    return rows
+            still.pop(key, None)
+    return Rows(list(still.values()), list(still))
 
 
 def _sealed_since(turn: Turn, next_key: int) -> bool:

@@ -5,7 +5,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -99,8 +99,7 @@ class Collection:
             missing = self.follower.described.missing(view.parts)
             with self.told():
                 for future in missing:
-                    with suppress(FileNotFoundError):  # merged away: the next look sees into what
-                        await asyncio.wrap_future(future)
+                    await asyncio.wrap_future(future)
             if missing:
                 view = self.look_again()
         raise self.too_restless()

@@ -8,14 +8,15 @@ import logging
 from collections.abc import Collection, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from app.engine.deriving import MAX_PATCHES, derive
+from app.engine.deriving import MAX_PATCHES, SLICE_ROWS, derive
 from app.engine.fields import Fields
-from app.engine.segments import Part, open_one
+from app.engine.segments import OpenSegment, Part
 from storage import catalogue
 from storage.catalogue import SegmentRow
 from storage.columns import ColumnsFileError, open_columns
@@ -23,6 +24,8 @@ from storage.database import Database
 from storage.layout import SEGMENTS_NAME
 
 log = logging.getLogger(__name__)
+CAUGHT_UP_SHARE = 2
+"""Where less than half of a segment was patched, that alone is read. A worker does it twice as fast, or better."""
 Documents = dict[int, bytes | None]
 """By key."""
 
@@ -68,10 +71,8 @@ class Described:
             if not future.done():
                 continue
             del self._deriving[seq]
-            try:
+            if future.exception() is None:  # who waits for it is told; nobody else need suffer
                 self._derived[seq] = future.result()
-            except FileNotFoundError:
-                continue  # merged away meanwhile
 
     def _followed(self, part: Part, patched: Documents | None, keys: NDArray[np.int64]) -> Part:
         row, fields = part.segment.row, part.fields
@@ -81,14 +82,14 @@ class Described:
         rows = part.segment.rows_of(keys)
         if not len(rows):
             return part
-        if len(fields.patches) + len(rows) > 2 * MAX_PATCHES:
+        if len(fields.patches) - fields.caught_up + len(rows) > 2 * MAX_PATCHES:
             return self._opened(part)
         return Part(part.segment, part.alive, _laid_over(fields, part, rows, patched))
 
     def _opened(self, part: Part) -> Part:
         """With fields from the file or made here, and all patches since; without, where neither will do."""
         row = part.segment.row
-        fields = self._from_file(row)
+        fields = _from_file(self._folder, row)
         made = self._derived.pop(row.seq, None)
         if made is not None and (fields is None or made.log_pos > fields.log_pos):
             fields = made
@@ -103,24 +104,13 @@ class Described:
                 fields = _laid_over(fields, part, rows, self._documents(keys))
         return Part(part.segment, part.alive, fields)
 
-    def _from_file(self, row: SegmentRow) -> Fields | None:
-        if row.columns is None:
-            return None
-        try:
-            return Fields.of(open_columns(self._folder / SEGMENTS_NAME / row.columns.file), row.columns.log_pos)
-        except FileNotFoundError:
-            return None
-        except (ColumnsFileError, OSError) as e:
-            log.warning("columns %s cannot be opened, they are derived in memory: %s", row.columns.file, e)
-            return None
-
     def missing(self, parts: Collection[Part]) -> list[Future[Fields]]:
         """Starts deriving what `parts` lack; empty: they lack nothing."""
-        lacking = [part.segment.row for part in parts if part.fields is None]
-        for row in lacking:
-            if row.seq not in self._deriving:
-                self._deriving[row.seq] = self._pool.submit(_derive, self._folder, row)
-        return [self._deriving[row.seq] for row in lacking]
+        lacking = [part.segment for part in parts if part.fields is None]
+        for segment in lacking:
+            if segment.row.seq not in self._deriving:
+                self._deriving[segment.row.seq] = self._pool.submit(_derive, self._folder, segment)
+        return [self._deriving[segment.row.seq] for segment in lacking]
 
     def close(self) -> None:
         for future in self._deriving.values():
@@ -131,7 +121,38 @@ def _laid_over(fields: Fields, part: Part, rows: NDArray[np.int64], documents: D
     return fields.patched(rows.tolist(), (documents[key] for key in part.segment.keys_at(rows)))
 
 
-def _derive(folder: Path, row: SegmentRow) -> Fields:
-    """In a thread, with a connection of its own. Raises FileNotFoundError where the segment was merged away."""
+def _from_file(folder: Path, row: SegmentRow) -> Fields | None:
+    if row.columns is None:
+        return None
+    try:
+        return Fields.of(open_columns(folder / SEGMENTS_NAME / row.columns.file), row.columns.log_pos)
+    except FileNotFoundError:
+        return None
+    except (ColumnsFileError, OSError) as e:
+        log.warning("columns %s cannot be opened, they are derived in memory: %s", row.columns.file, e)
+        return None
+
+
+def _derive(folder: Path, segment: OpenSegment) -> Fields:
+    """In a thread, with a connection of its own."""
     with closing(catalogue.connect(folder)) as db:
-        return Fields.of(*derive(db, open_one(folder, row).keys()))
+        fields = _from_file(folder, segment.row)
+        made = None if fields is None else _caught_up(db, segment, fields)
+        return made or Fields.of(*derive(db, segment.keys()))
+
+
+def _caught_up(db: Database, segment: OpenSegment, fields: Fields) -> Fields | None:
+    """With what was patched since; None where making all columns anew costs less, or the log does not say any more."""
+    with db.reading():
+        if fields.log_pos < catalogue.patches_kept_since(db, segment.row.seq):
+            return None
+        log_pos = catalogue.read_state(db).log_pos
+        patched = segment.rows_of(catalogue.read_patches_within(db, segment.row, fields.log_pos))
+    if len(patched) > segment.row.rows // CAUGHT_UP_SHARE:
+        return None
+    documents: list[bytes | None] = []
+    keys = np.array(segment.keys_at(patched), np.int64)
+    for begin in range(0, len(keys), SLICE_ROWS):
+        documents += catalogue.read_documents(db, keys[begin : begin + SLICE_ROWS])
+    made = fields.patched(patched.tolist(), documents)
+    return replace(made, log_pos=log_pos, caught_up=len(patched))

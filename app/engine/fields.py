@@ -3,7 +3,7 @@
 All immutable: a view holds them, and an older view never changes.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
@@ -16,7 +16,9 @@ from app.engine.filters.row import compile_row, decode
 from storage.columns import Columns, ColumnsBuilder
 
 BLOCK_ROWS = 1024
-"""Written rows are asked one by one (a microsecond or two each) until so many have become columns of their own."""
+"""Written rows are asked one by one (a microsecond or two each) until so many become columns of their own."""
+BLOCK_SLICE = 10_000
+"""Taken apart at once."""
 KEPT_BYTES = 32 << 20
 """What a segment's answers to the filters asked last may take, in each worker."""
 MAX_KEPT = 64
@@ -71,13 +73,13 @@ class Documents:
 
     def and_(self, rows: Iterable[int], documents: Iterable[bytes | None]) -> "Documents":
         """The same and these."""
-        new = (Written(row, json, decode(json) if json else {}) for row, json in zip(rows, documents, strict=True))
-        tail = (*self.tail, *new)
-        blocks = list(self.blocks)
-        while len(tail) >= BLOCK_ROWS:
-            blocks.append(_block(tail[:BLOCK_ROWS]))
-            tail = tail[BLOCK_ROWS:]
-        return Documents(tuple(blocks), tail)
+        written = [(old.row, old.json) for old in self.tail]
+        written += zip(rows, documents, strict=True)
+        if len(written) >= BLOCK_ROWS:
+            return Documents((*self.blocks, _block(written)), ())
+        new = written[len(self.tail) :]
+        tail = (Written(row, json, decode(json) if json else {}) for row, json in new)
+        return Documents(self.blocks, (*self.tail, *tail))
 
     def from_(self, first: int) -> "Documents":
         """Without what is wholly of rows below `first`."""
@@ -99,23 +101,27 @@ class Documents:
                     mask[written.row - first] = holds(written.document)
 
 
-def _block(part: tuple[Written, ...]) -> Block:
+def _block(written: Sequence[tuple[int, bytes | None]]) -> Block:
     # Of a row that was written twice in one block the later document stands for both.
-    last = {written.row: written.json for written in part}
+    last = dict(written)
+    documents = list(last.values())
     builder = ColumnsBuilder(len(last))
-    builder.add(list(last.values()))
+    for begin in range(0, len(last), BLOCK_SLICE):
+        builder.add(documents[begin : begin + BLOCK_SLICE])
     return Block(np.fromiter(last, np.int64, len(last)), builder.finish())
 
 
 @dataclass(frozen=True, slots=True)
 class Fields:
-    """A segment's metadata. columns: true for `log_pos` of the change log; patches: of its rows since."""
+    """A segment's metadata. columns, and patches laid over them: true for `log_pos` of the change log, or later."""
 
     columns: Columns
     log_pos: int
     patches: Documents
     kept: Kept[Mask]
     """Answers of the columns alone."""
+    caught_up: int = 0
+    """How many of the patches were laid over at once, in a thread."""
 
     @staticmethod
     def of(columns: Columns, log_pos: int) -> "Fields":
