@@ -33,7 +33,7 @@ class Share:
 
     operations: of the script; hits: of one failpoint, evenly from the first to the last; in_sqlite: the same of one
     inside SQLite; recovered: crashes at one failpoint whose recovery is killed in its turn (0: those of FEW); again:
-    hits of one failpoint there; kills: real ones at one failpoint (0: those of FEW).
+    hits of one failpoint there; kills: real ones at one failpoint (0: those of FEW); more: operations afterwards.
     """
 
     operations: int
@@ -42,6 +42,7 @@ class Share:
     recovered: int
     again: int
     kills: int
+    more: int
 
     def wanted(self, counts: Counter[str]) -> list[tuple[str, int]]:
         return [
@@ -52,8 +53,8 @@ class Share:
 
 
 SHARES: dict[Extent, Share] = {
-    "quick": Share(len(TOUR) + 10, 3, 3, 0, 1, 0),
-    "whole": Share(OPERATIONS, 150, 60, 1, 30, 4),
+    "quick": Share(len(TOUR) + 10, 3, 3, 0, 1, 0, 2),
+    "whole": Share(OPERATIONS, 150, 60, 1, 30, 4, MORE),
 }
 ROUND = 400
 """Images taken in one run of the script: 1.5 MB each, in memory."""
@@ -129,7 +130,7 @@ def test_killed_at_every_failpoint(
         for hits, images in cameras.map(kills.photographed_recovery, some, [each] * len(some)):
             reached |= hits.keys()
             again += images
-        judge_all(judges, KILLED, cases, MORE, begun)
+        judge_all(judges, KILLED, cases, share.more, begun)
         judge_all(judges, KILLED_AGAIN, again, 0, time.monotonic())
     elsewhere = {name for name in names.result() if name.startswith("repair.")}  # test_repair_killed.py
     missed = set(names.result()) - reached - AFTER_FAILURE.keys() - elsewhere
