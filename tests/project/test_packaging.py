@@ -7,6 +7,8 @@ import tomllib
 import zipfile
 from pathlib import Path
 
+import apsw.sqlite_extra
+
 from seedvec import __version__
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -53,9 +55,12 @@ def test_torch_is_pinned_alike_everywhere() -> None:
         assert TORCH.findall((ROOT / name).read_text()) == pinned, name
 
 
-def test_apsw_is_free_of_the_wal_reset_race() -> None:
+def test_apsw_is_free_of_the_wal_reset_race_and_has_page_checksums() -> None:
     extras = PROJECT["project"]["optional-dependencies"]
-    assert any(need.startswith("apsw>=3.51.3") for need in extras["server"])
+    (need,) = (need for need in extras["server"] if need.startswith("apsw>="))
+    wanted = need.removeprefix("apsw>=").partition(",")[0]
+    assert tuple(int(part) for part in wanted.split(".")) >= (3, 54)
+    assert apsw.sqlite_extra.has("cksumvfs") == "extension"
 
 
 def test_every_dependency_says_why() -> None:
