@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Coroutine
+from functools import lru_cache
 from typing import Any, TypeVar
 
 import numpy as np
@@ -29,7 +30,12 @@ def at_rest(coroutine: Coroutine[Any, Any, T]) -> T:
 
 def matching(rig: Rig, filter: Json) -> list[Any]:
     """Ids of the model's items that match, in order."""
-    return sorted(id_ for id_, (_, json_) in rig.model.items() if matches(filter, json.loads(json_ or b"null")))
+    return sorted(id_ for id_, (_, json_) in rig.model.items() if matches(filter, _decoded(json_ or b"null")))
+
+
+@lru_cache(10_000)
+def _decoded(json_: bytes) -> Any:
+    return json.loads(json_)
 
 
 async def judge(rig: Rig, worker: Collection, filter: Json, page: int = 100, k: int | None = None) -> None:

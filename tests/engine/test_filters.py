@@ -31,6 +31,8 @@ IDS = 40
 CASES = 10_000
 """Compared by all seeds together, at the least: a filter, a moment and a worker, each by count, list and search."""
 IN_MEMORY = Path("/dev/shm")
+MIN_ROWS = 256
+"""No index is built over fewer: where there is one, so many rows more."""
 SMALL = {deriving: {"MAX_PATCHES": 6, "MIN_PATCHES": 3, "SLICE_ROWS": 7}, described: {"MAX_PATCHES": 6}}
 """Bounds that a few dozen rows reach."""
 T = TypeVar("T")
@@ -41,7 +43,7 @@ class History:
 
     def __init__(self, data: Path, seed: int) -> None:
         self.rng = Random(seed)
-        self.indexed = seed % 5 == 4
+        self.indexed = seed % 8 == 4
         self.loop = asyncio.new_event_loop()
         self.compared = 0
         self.rig = self._rig(Rig(data, **self._options()))
@@ -49,9 +51,12 @@ class History:
         self.building: UnderWay | None = None
         self.asked = [self.draw() for _ in range(5)]
         self.open()
+        if self.indexed:
+            self.rig.upsert_directly(list(range(IDS, IDS + MIN_ROWS)))
+            self.rig.merge()
 
     def _options(self) -> dict[str, Any]:
-        index = {"index": "hnsw", "index_min_rows": 12} if self.indexed else {}
+        index = {"index": "hnsw", "index_min_rows": MIN_ROWS} if self.indexed else {}
         return {"seal_rows": 8, "durable": False, **index}
 
     def _rig(self, rig: Rig) -> Rig:
@@ -200,9 +205,10 @@ class History:
 
     def compare(self, workers: list[Collection], asked: list[dict[str, Any]]) -> None:
         k = self.rng.randrange(1, 12) if self.indexed else None
+        pages = (100, MIN_ROWS + IDS) if self.indexed else (5, 100, 100)
         for filter in asked:
             for worker in workers:
-                self.run(judge(self.rig, worker, filter, self.rng.choice((5, 100, 100)), k))
+                self.run(judge(self.rig, worker, filter, self.rng.choice(pages), k))
                 self.compared += 1
 
 
