@@ -37,6 +37,8 @@ MISSING, MISSING_SPARE = 2, 8
 """It is done again properly where more than so many of those found do not match; so many more are asked for."""
 AMONG_COST = 2.0
 """Times the plan's cost: what a search under a filter was measured to take."""
+REACH_LISTS = 1.15
+"""Times nprobe: rows of the segment have their neighbours nearer by than queries from elsewhere."""
 REACH_QUERIES, REACH_FEW, REACH_MANY = 64, 8, 100
 """Rows asked for their neighbours to learn the reach; few of them for k above 100."""
 
@@ -160,8 +162,9 @@ class Ivf(Approximate):
         params = {"nprobe": nprobe, "rerank": RERANK[-1]}
         kth = self.proposed(queries, k + 1, params)[1][:, min(k, n - 1)]
         asked = self._as_codes(queries)
-        farthest = np.partition(self._lists.near(asked), min(nprobe, self._lists.count) - 1, axis=1)
-        reach = farthest[:, min(nprobe, self._lists.count) - 1] - as_near(self.vectors.metric, kth)
+        last = min(round(REACH_LISTS * nprobe), self._lists.count) - 1
+        farthest = np.partition(self._lists.near(asked), last, axis=1)[:, last]
+        reach = farthest - as_near(self.vectors.metric, kth)
         if self.vectors.metric == "dot":
             reach = reach / _lengths(asked)
         return np.float32(np.median(reach[np.isfinite(reach)])) if np.isfinite(reach).any() else np.float32(0)

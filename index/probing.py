@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from index.contract import Alive, Metric, Vectors
 
-THIN = 0.06
+THIN = 0.07
 """Of the reach, that a list has to be nearer where e times fewer of its rows match: brings recall at random shares
 down to what it is elsewhere, and spares a third of the lists at 5 %."""
-DEEPER, MOST_REFINED = 4, 4096
+DEEPER, MOST_REFINED = 4, 600
 """Times as many codes are refined where one of the k nearest was far down among them; until they are so many."""
 LARGEST = np.finfo(np.float32).max
 
@@ -154,7 +154,7 @@ class Probing:
         rows = self._lists.scan(queries, numbers, wide, selector)
         near = self._refine(queries, rows)
         bound = np.minimum(kth(np.concatenate([before, near], axis=1), k), LARGEST)
-        low = (near[:, wide // 2 :] <= bound[:, None]).any(axis=1)
+        low = (near[:, wide // 2 :] < bound[:, None]).any(axis=1)
         while low.any() and wide < MOST_REFINED:
             wide *= DEEPER
             deeper = self._lists.scan(queries[low], numbers[low], wide, selector)
@@ -162,7 +162,7 @@ class Probing:
             rows = np.pad(rows, missing, constant_values=-1)
             near = np.pad(near, missing, constant_values=np.inf)
             rows[low], near[low] = deeper, self._refine(queries[low], deeper)
-            low &= (near[:, wide // 2 :] <= bound[:, None]).any(axis=1)
+            low &= (near[:, wide // 2 :] < bound[:, None]).any(axis=1)
         return Looked(rows, near, numbers.shape[1])
 
 
