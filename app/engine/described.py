@@ -138,7 +138,10 @@ def _derive(folder: Path, segment: OpenSegment) -> Fields:
     with closing(catalogue.connect(folder)) as db:
         fields = _from_file(folder, segment.row)
         made = None if fields is None else _caught_up(db, segment, fields)
-        return made or Fields.of(*derive(db, segment.keys()))
+        if made is None:
+            log.info("columns of %s (%d rows) are derived in memory", segment.row.file, segment.row.rows)
+            made = Fields.of(*derive(db, segment.keys()))
+        return made
 
 
 def _caught_up(db: Database, segment: OpenSegment, fields: Fields) -> Fields | None:
