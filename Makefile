@@ -13,7 +13,7 @@ TORCH = torch==2.13.0
 DEMO = demo-data
 SERVE = $(VENV)/bin/seedvec serve --port $(PORT) $(if $(WORKERS),--workers $(WORKERS))
 
-.PHONY: setup serve demo test faults soak check format bench bench-restart clean
+.PHONY: setup serve demo test faults soak check format bench bench-filtered bench-metadata bench-restart clean
 
 setup: $(VENV)/.installed
 
@@ -64,6 +64,14 @@ bench: setup
 # From kill -9 to the first right answer, with 1,000,000 × 128 stored.
 bench-restart: setup
 	$(VENV)/bin/python -m benchmarks.restart $(BENCH)
+
+# Columns, filters, and delete and patch by filter over 1,000,000 rows with five fields.
+bench-metadata: setup
+	$(VENV)/bin/python -m benchmarks.metadata $(BENCH)
+
+# Filtered search inside an index; BENCH='--data FILE --rows N --kinds ivf,hnsw' for other data.
+bench-filtered: setup
+	$(VENV)/bin/python -m benchmarks.filtered $(BENCH)
 
 # A data folder is never touched; the demo's can be made again.
 clean:
