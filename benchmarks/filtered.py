@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import faiss
+import h5py
 import numpy as np
 from numpy.typing import NDArray
 
@@ -25,6 +26,7 @@ from index.build import build, resolve
 from index.contract import Alive, Found, Index, Metric, Vectors
 from index.distance import norms
 from index.exact import Exact
+from index.halves import as_float32
 from index.load import load
 
 K = 10
@@ -33,6 +35,7 @@ SHARES = (0.5, 0.2, 0.1, 0.05, 0.01, 0.001, 0.0001)
 CLUSTERINGS = (10, 100)
 """Clusters of a tenth and of a hundredth of the rows or so."""
 CLUSTER_SAMPLE = 100_000
+HELD_OUT = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,17 +47,26 @@ class Cell:
     queries: NDArray[np.float32]
 
 
+def words(file: Path) -> datasets.Dataset:
+    """The demo's WordNet entries, 500 of them held out to ask with."""
+    with h5py.File(file) as f:
+        rows: NDArray[Any] = f["vectors"][:]
+    order = np.random.default_rng(2).permutation(len(rows))
+    asked, stored = rows[order[:HELD_OUT]].astype(np.float32), np.ascontiguousarray(rows[np.sort(order[HELD_OUT:])])
+    return datasets.Dataset(file.stem, "cosine", stored, asked, np.empty((0, 0), np.float32))
+
+
 def cells(data: datasets.Dataset, count: int) -> Iterator[Cell]:
     """count: queries a cell, at most."""
-    n = len(data.train)
+    n, rows = len(data.train), as_float32(data.train)
     rng = np.random.default_rng(1)
     for share in SHARES:
         yield Cell(f"random {100 * share:g} %", rng.random(n) < share, data.queries[:count])
     for clusters in CLUSTERINGS:
-        sample = data.train[rng.choice(n, min(n, CLUSTER_SAMPLE), replace=False)]
+        sample = rows[rng.choice(n, min(n, CLUSTER_SAMPLE), replace=False)]
         means = faiss.Kmeans(data.train.shape[1], clusters, niter=10, seed=5)
         means.train(sample)
-        of_rows = means.index.search(data.train, 1)[1].ravel()
+        of_rows = means.index.search(rows, 1)[1].ravel()
         of_queries = means.index.search(data.queries, 1)[1].ravel()
         # The cluster most asked from, so that there are queries inside.
         chosen = int(np.bincount(of_queries, minlength=clusters).argmax())
@@ -133,6 +145,7 @@ def opened(kind: str, vectors: Vectors, folder: Path, threads: int) -> Index:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="HDF5 file in ann-benchmarks layout (default: synthetic)")
+    parser.add_argument("--words", type=Path, help="the demo's file instead, with its vectors under cosine")
     parser.add_argument("--rows", type=int, help="only the first so many")
     parser.add_argument("--kinds", default="ivf,hnsw")
     parser.add_argument("--queries", type=int, default=300, help="of each filter")
@@ -140,7 +153,7 @@ def main() -> None:
     parser.add_argument("--indexes", type=Path, help="folder where indexes are kept for the next run")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/filtered.json"))
     args = parser.parse_args()
-    data = datasets.load(args.data, args.rows)
+    data = words(args.words) if args.words else datasets.load(args.data, args.rows)
     metric: Metric = "l2" if data.metric == "l2" else "cosine"
     vectors = Vectors(data.train, norms(data.train), metric)
     exact = Exact(vectors)

@@ -30,8 +30,8 @@ WIDENING = 0.15
 Measured on 200,000 and 1,000,000 × 128 at shares from 50 to 2 %; 1/share would be far too much."""
 WIDENING_LEAST = 1.4
 """And by so much at least: what is not kept in sight is not found."""
-WALK_FROM = 4
-"""Times the plan's ef: where more would be needed, the walk over matching rows alone finds more for less."""
+WALK_FROM, WALK_FROM_LEAST = 4, 512
+"""Times the plan's ef, and at least: where more is needed, the walk over matching rows alone finds more for less."""
 WALK_US = 1500.0
 """What a walk was measured to take; where the exact search among the matching rows takes less, it answers."""
 WALK_EF, WALK_EF_LEAST = 6, 256
@@ -87,7 +87,7 @@ class Hnsw(Approximate):
         wanted = _wanted(plain, k, place)
         # Where a filter has nothing to do with the vectors, chance moves the k-th match by so much.
         few = place > (k + math.sqrt(k * (1 - share))) / share
-        far = wanted > max(WALK_FROM * plain, 2 * ef)
+        far = wanted > max(WALK_FROM * plain, 2 * ef, WALK_FROM_LEAST)
         if (few & far).any():
             slots[few & far] = self._otherwise(queries[few & far], m, max(WALK_EF * plain, WALK_EF_LEAST), alive)
         # In steps, so that a query is asked the same way in every batch.

@@ -15,7 +15,6 @@ from index import mapped, source, threads
 from index.approximate import Approximate, Measured, in_order, replaced
 from index.calibration import Calibration, calibrate, held_out, true_kth
 from index.contract import Alive, IndexFileError, Plan, Vectors
-from index.distance import distances
 from index.halves import as_float32
 from index.pacing import Progress, pieces, within
 from index.parameters import part_width
@@ -35,8 +34,8 @@ FEW_MISSING = 0.9
 """With a larger share matching the search is first tried as if all did."""
 MISSING, MISSING_SPARE = 2, 8
 """It is done again properly where more than so many of those found do not match; so many more are asked for."""
-AMONG_COST = 2.0
-"""Times the plan's cost: what a search under a filter was measured to take."""
+AMONG_US, AMONG_COST = 150.0, 2.0
+"""What a search under a filter was measured to take: so many µs, and so many times what the plan costs."""
 REACH_LISTS = 1.15
 """Times nprobe: rows of the segment have their neighbours nearer by than queries from elsewhere."""
 REACH_QUERIES, REACH_FEW, REACH_MANY = 64, 8, 100
@@ -138,12 +137,19 @@ class Ivf(Approximate):
                 np.negative(near, out=near)
         else:
             queries = asked[:, None, : self.vectors.rows.shape[1]]
-            near = as_near(self.vectors.metric, distances(self.vectors.metric, queries, self.vectors.rows[rows]))
+            block = as_float32(self.vectors.rows.take(rows, axis=0, mode="clip"))
+            if self.vectors.metric == "l2":
+                block = block - queries
+                near = np.vecdot(block, block)
+            elif self.vectors.metric == "cosine":
+                near = 2 - 2 * np.vecdot(block, queries) / np.maximum(self.vectors.norms[rows], np.float32(1e-38))
+            else:
+                near = -np.vecdot(block, queries)
         near[rows < 0] = np.inf
         return near
 
     def among_us(self, plan: Plan, alive: Alive) -> float:
-        return AMONG_COST * plan.cost_us
+        return AMONG_US + AMONG_COST * plan.cost_us
 
     def _reach_of(self, asked: NDArray[np.float32], nprobe: int, k: int) -> NDArray[np.float32]:
         """How much farther than its k-th match a list may lie to be worth a look, (q,)."""
