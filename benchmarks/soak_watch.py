@@ -153,7 +153,9 @@ def draw(samples: Sequence[Sample], title: str, path: Path) -> None:
     minutes = [s.at_s / 60 for s in samples]
     for axis, (heading, names) in zip(axes.flat, PANELS, strict=True):
         for name in names:
-            axis.plot(minutes, [getattr(s, name) for s in samples], linewidth=1, label=name)
+            # No latency is 0 ms: nothing was written in a pause, and a gap is drawn.
+            values = [getattr(s, name) or float("nan") for s in samples]
+            axis.plot(minutes, values, linewidth=1, label=name)
         axis.set_title(heading, fontsize=10)
         if heading.endswith(", ms"):
             axis.set_yscale("log")
