@@ -17,7 +17,7 @@ from app.engine.filters.row import compile_row, decode
 from app.engine.matching import Matching
 from app.engine.merge_patch import merge_patch
 from app.engine.places import Group, Places, locate
-from app.engine.reading import left_by, look
+from app.engine.reading import look
 from app.engine.types import Idempotency
 from app.engine.view import View
 from storage import catalogue
@@ -67,8 +67,8 @@ async def _change(
     frees: bool = False,
 ) -> int:
     for attempt in range(TRIES):
-        view = await look(c, filter, again=attempt > 0)
-        rows = await _rows(c, view, await left_by(c, view, filter))
+        view, left = await look(c, filter, again=attempt > 0)
+        rows = await _rows(c, view, left)
 
         def change(turn: Turn, view: View = view, rows: Rows = rows) -> int:
             return act(turn, _as_of_now(turn, view, filter, rows))

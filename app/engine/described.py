@@ -42,9 +42,17 @@ class Described:
         self._derived: dict[int, Fields] = {}
         """By segment: made here. A view that holds them keeps them."""
         self._deriving: dict[int, Future[Fields]] = {}
+        self._damaged: set[str] = set()
+        """Columns files that did not hold what they should. The next start finds them too, and has them made anew."""
 
     def loaded(self) -> bool:
         return any(future.done() for future in self._deriving.values())
+
+    def distrust(self, segment: SegmentRow, why: str) -> None:
+        if segment.columns is not None and segment.columns.file not in self._damaged:
+            log.error("columns %s are damaged, they are derived in memory: %s", segment.columns.file, why)
+            self._damaged.add(segment.columns.file)
+        self._followed_before = False  # so that all are opened again
 
     def patched_since(self, log_pos: int | None, present: int) -> Documents | None:
         """What was patched after that position of the log; None: not followed so far, or too much to be carried."""
@@ -89,7 +97,7 @@ class Described:
     def _opened(self, part: Part) -> Part:
         """With fields from the file or made here, and all patches since; without, where neither will do."""
         row = part.segment.row
-        fields = _from_file(self._folder, row)
+        fields = self._from_file(row)
         made = self._derived.pop(row.seq, None)
         if made is not None and (fields is None or made.log_pos > fields.log_pos):
             fields = made
@@ -104,13 +112,28 @@ class Described:
                 fields = _laid_over(fields, part, rows, self._documents(keys))
         return Part(part.segment, part.alive, fields)
 
+    def _from_file(self, row: SegmentRow) -> Fields | None:
+        if row.columns is None or row.columns.file in self._damaged:
+            return None
+        return _from_file(self._folder, row)
+
     def missing(self, parts: Collection[Part]) -> list[Future[Fields]]:
         """Starts deriving what `parts` lack; empty: they lack nothing."""
         lacking = [part.segment for part in parts if part.fields is None]
         for segment in lacking:
             if segment.row.seq not in self._deriving:
-                self._deriving[segment.row.seq] = self._pool.submit(_derive, self._folder, segment)
+                self._deriving[segment.row.seq] = self._pool.submit(self._derive, segment)
         return [self._deriving[segment.row.seq] for segment in lacking]
+
+    def _derive(self, segment: OpenSegment) -> Fields:
+        """In a thread, with a connection of its own."""
+        with closing(catalogue.connect(self._folder)) as db:
+            fields = self._from_file(segment.row)
+            made = None if fields is None else _caught_up(db, segment, fields)
+            if made is None:
+                log.info("columns of %s (%d rows) are derived in memory", segment.row.file, segment.row.rows)
+                made = Fields.of(*derive(db, segment.keys()))
+            return made
 
     def close(self) -> None:
         for future in self._deriving.values():
@@ -131,17 +154,6 @@ def _from_file(folder: Path, row: SegmentRow) -> Fields | None:
     except (ColumnsFileError, OSError) as e:
         log.warning("columns %s cannot be opened, they are derived in memory: %s", row.columns.file, e)
         return None
-
-
-def _derive(folder: Path, segment: OpenSegment) -> Fields:
-    """In a thread, with a connection of its own."""
-    with closing(catalogue.connect(folder)) as db:
-        fields = _from_file(folder, segment.row)
-        made = None if fields is None else _caught_up(db, segment, fields)
-        if made is None:
-            log.info("columns of %s (%d rows) are derived in memory", segment.row.file, segment.row.rows)
-            made = Fields.of(*derive(db, segment.keys()))
-        return made
 
 
 def _caught_up(db: Database, segment: OpenSegment, fields: Fields) -> Fields | None:

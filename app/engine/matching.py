@@ -6,14 +6,25 @@ import numpy as np
 
 from app.engine.filters.ast import Filter
 from app.engine.filters.row import compile_row
+from app.engine.segments import Part
 from app.engine.view import View
 from index.contract import Alive
+from storage.catalogue import SegmentRow
+from storage.columns import ColumnsFileError
 
 _EVERYTHING = "everything"
 
 
 class Undescribed(Exception):
     """The metadata of some rows is not known in this worker yet."""
+
+
+class Unusable(Exception):
+    """A segment's columns turned out to be damaged when they were asked."""
+
+    def __init__(self, segment: SegmentRow, why: ColumnsFileError) -> None:
+        super().__init__(str(why))
+        self.segment = segment
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,16 +45,23 @@ class Matching:
 
 
 def matching(view: View, filter: Filter | None) -> Matching:
-    """Raises Undescribed."""
+    """Raises Undescribed, Unusable."""
     if filter is None or filter.matches_all:
         return _everything(view)
     if not view.has_metadata:
         return _everything(view) if compile_row(filter)({}) else _nothing(view, filter)
     if not is_described(view):
         raise Undescribed
-    parts = tuple(part.matching(filter) for part in view.parts)
+    parts = tuple(_of_part(part, filter) for part in view.parts)
     pending = view.pending.matching(filter)
     return Matching(filter, parts, pending, sum(part.count for part in parts) + pending.count)
+
+
+def _of_part(part: Part, filter: Filter) -> Alive:
+    try:
+        return part.matching(filter)
+    except ColumnsFileError as e:
+        raise Unusable(part.segment.row, e) from e
 
 
 def _everything(view: View) -> Matching:

@@ -21,7 +21,7 @@ from app.engine.errors import Fault
 from app.engine.explain import Watch, explain
 from app.engine.filters.ast import Filter
 from app.engine.filters.row import compile_row, decode
-from app.engine.matching import Matching, Undescribed, is_kept, matching
+from app.engine.matching import Matching, Undescribed, Unusable, is_kept, matching
 from app.engine.places import Place, Places, locate
 from app.engine.types import Hits, Id, Include, Items, Page, SearchAnswer
 from app.engine.view import View
@@ -93,10 +93,9 @@ class Asked:
 
 async def find(c: Collection, queries: NDArray[Any], asked: Asked) -> SearchAnswer:
     for attempt in range(TRIES):
-        view = await look(c, asked.filter, again=attempt > 0)
-        prepared = intake.check_query(queries, view.settings)
         watch = Watch()
-        left = await left_by(c, view, asked.filter)
+        view, left = await look(c, asked.filter, again=attempt > 0)
+        prepared = intake.check_query(queries, view.settings)
         watch.lap("filter_ms")
         plan = search.plan(view, asked.k, view.settings.recall, asked.exact, left)
         watch.lap("plan_ms")
@@ -155,15 +154,26 @@ async def find_neighbours(c: Collection, id_: Id, asked: Asked) -> SearchAnswer:
 # -------------------------------------------------------------------- filters
 
 
-async def look(c: Collection, filter: Filter | None, *, again: bool) -> View:
-    """The present view, of which the filter can be asked. again: not the one of this turn of the event loop."""
-    view = c.look_again() if again else c.view()
-    return view if filter is None else await c.described()
+async def look(c: Collection, filter: Filter | None, *, again: bool) -> tuple[View, Matching]:
+    """The present view, and the rows of it that the filter leaves. again: not the view of this turn of the event loop.
+
+    Raises Busy."""
+    for _ in range(TRIES):
+        view = c.look_again() if again else c.view()
+        if filter is None:
+            return view, matching(view, None)
+        view = await c.described()
+        try:
+            return view, await _left_by(c, view, filter)
+        except Unusable as e:
+            c.follower.distrust(e.segment, str(e))
+            again = True
+    raise c.too_restless()
 
 
-async def left_by(c: Collection, view: View, filter: Filter | None) -> Matching:
-    """The rows that the filter leaves; a bitmap over very many that nobody has asked for lately is made in a thread."""
-    if filter is not None and view.state.live > LOOP_ROWS and not is_kept(view, filter):
+async def _left_by(c: Collection, view: View, filter: Filter) -> Matching:
+    """A bitmap over very many rows that nobody has asked for lately is made in a thread."""
+    if view.state.live > LOOP_ROWS and not is_kept(view, filter):
         return await c.beside_the_loop(lambda: matching(view, filter))
     return matching(view, filter)
 
@@ -171,16 +181,16 @@ async def left_by(c: Collection, view: View, filter: Filter | None) -> Matching:
 def _left_now(c: Collection, view: View, filter: Filter | None) -> Matching:
     try:
         return matching(view, filter)
-    except Undescribed as e:
+    except (Undescribed, Unusable) as e:
         raise c.too_restless() from e
 
 
 async def _with_filter(c: Collection, filter: Filter | None, act: Callable[[View, Matching], T]) -> T:
     """As `_at_one_moment`, with the rows that the filter leaves."""
     for attempt in range(TRIES):
-        view = await look(c, filter, again=attempt > 0)
+        view, left = await look(c, filter, again=attempt > 0)
         try:
-            return act(view, await left_by(c, view, filter))
+            return act(view, left)
         except MovedOn:
             continue
     with c.pinned() as view:
@@ -188,7 +198,8 @@ async def _with_filter(c: Collection, filter: Filter | None, act: Callable[[View
 
 
 async def count(c: Collection, filter: Filter) -> int:
-    return (await left_by(c, await look(c, filter, again=False), filter)).count
+    _, left = await look(c, filter, again=False)
+    return left.count
 
 
 # -------------------------------------------------------------------- by id

@@ -143,6 +143,11 @@ class Follower:
             self.described.wanted = True
             self._version = -1
 
+    def distrust(self, segment: SegmentRow, why: str) -> None:
+        """The segment's columns file is damaged: its metadata is known anew once it is derived from the catalogue."""
+        self.described.distrust(segment, why)
+        self._version = -1
+
     # ---------------------------------------------------------------- catching up
 
     def _catch_up(self) -> None:

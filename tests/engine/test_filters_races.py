@@ -18,6 +18,7 @@ from app.engine.merge_patch import merge_patch
 from app.engine.recovery import recover
 from app.engine.types import Idempotency
 from storage import catalogue
+from storage.columns import open_columns
 from storage.layout import CATALOGUE_NAME, SEGMENTS_NAME
 from tests.engine.filter_judge import at_rest, judge, matching, parsed
 from tests.engine.rig import MANY, Held, Inline, Rig
@@ -492,6 +493,28 @@ def test_a_failing_derivation_fails_who_waits_for_it_alone(rig: Rig) -> None:
     assert worker.look_again().state.live == 6
     worker.pools = Pools(Inline(), Inline(), Inline(), Inline())
     worker.follower.described._pool = Inline()
+    check(rig, worker)
+
+
+def test_columns_that_are_damaged_while_they_are_mapped_are_derived_anew(rig: Rig) -> None:
+    """Only what is asked is looked into: the file was opened without a fault."""
+    put(rig, list(range(12)))
+    rig.seal()
+    worker = rig.worker()
+    at_rest(judge(rig, worker, {"n": {"$gte": 3}}))
+    (file,) = (rig.folder / SEGMENTS_NAME).glob("*.npz")
+    column = open_columns(file).column(("odd",))
+    assert column is not None
+    data = file.read_bytes()
+    codes = column.codes.tobytes()
+    assert data.count(codes) == 1
+    with file.open("r+b") as held:  # in place, as a disk does it
+        held.seek(data.index(codes))
+        held.write(b"\xee" * len(codes))
+    check(rig, worker)
+    patched_in(rig)
+    assert at_rest(bulk.delete(worker, parsed(ODD), None)) == 7
+    change(rig, matching(rig, ODD), "delete")
     check(rig, worker)
 
 
