@@ -1,7 +1,6 @@
 """`LocalEngine`: the collections of one data folder, as one worker process serves them."""
 
 import asyncio
-import json
 import logging
 import time
 from collections.abc import Callable
@@ -13,9 +12,9 @@ from typing import Any, TypeVar
 from numpy.typing import NDArray
 
 from app.engine import bulk, errors, reading
+from app.engine.agreement import from_stored, refuse_difference, refuse_params, to_store
 from app.engine.collection import Collection, Limits, Pools
 from app.engine.describe import build_is_due, describe
-from app.engine.errors import Fault
 from app.engine.filters.ast import Filter
 from app.engine.translate import FULL, translated
 from app.engine.turn import at_end_of_turn
@@ -32,9 +31,7 @@ from app.engine.types import (
     Written,
 )
 from app.settings import Settings, granted_cores
-from index.parameters import check_params
 from index.threads import set_threads
-from storage import catalogue
 from storage import errors as below
 from storage.ballast import Ballast
 from storage.registry import NameTaken, Registered, Registry
@@ -192,12 +189,12 @@ class LocalEngine:
         return found
 
     def settings(self, name: str) -> CollectionSettings:
-        return _settings(self._collection(name).view().settings)
+        return from_stored(self._collection(name).view().settings)
 
     # ---------------------------------------------------------------- collections
 
     async def create(self, name: str, settings: CollectionSettings) -> bool:
-        _refuse_params(settings.index, "index.")
+        refuse_params(settings.index, "index.")
         self._refresh()
         if name in self._registered and self._is_going(name):
             await self.drop(name)
@@ -206,11 +203,11 @@ class LocalEngine:
             if self._ballast.given_up():
                 raise errors.DiskFull(FULL)
             try:
-                await self._in_registry(lambda registry: registry.create(name, _stored(settings)))
+                await self._in_registry(lambda registry: registry.create(name, to_store(settings)), name)
                 return True
             except NameTaken:
                 pass
-        _refuse_difference(name, self.settings(name), settings)
+        refuse_difference(name, self.settings(name), settings)
         return False
 
     async def drop(self, name: str) -> None:
@@ -218,17 +215,20 @@ class LocalEngine:
         registered = self._registered.get(name)
         if registered is None:
             raise errors.CollectionNotFound(f"there is no collection {name}")
-        with translated(name):
-            try:
-                await self._in_registry(lambda registry: registry.drop(name, registered.uuid))
-            except errors.DiskFull:
-                # Here too what frees room may use what was kept back for it.
-                if not (self._ballast.give_up() or self._ballast.given_up()):
-                    raise
-                await self._in_registry(lambda registry: registry.drop(name, registered.uuid))
 
-    async def _in_registry(self, act: Callable[[Registry], T]) -> T:
-        """In a thread, with a connection of its own: a connection belongs to one thread."""
+        async def attempt() -> None:
+            await self._in_registry(lambda registry: registry.drop(name, registered.uuid), name)
+
+        try:
+            await attempt()
+        except errors.DiskFull:
+            # Here too what frees room may use what was kept back for it.
+            if not (self._ballast.give_up() or self._ballast.given_up()):
+                raise
+            await attempt()
+
+    async def _in_registry(self, act: Callable[[Registry], T], name: str) -> T:
+        """In a thread, with a connection of its own: a connection belongs to one thread. name: the collection."""
 
         def run() -> T:
             registry = Registry(self._data)
@@ -237,7 +237,7 @@ class LocalEngine:
             finally:
                 registry.close()
 
-        with translated("registry"):
+        with translated(name):
             return await asyncio.get_running_loop().run_in_executor(self._pools.workers, run)
 
     async def set_recall(self, name: str, recall: float) -> None:
@@ -262,7 +262,7 @@ class LocalEngine:
             await asyncio.sleep(READY_POLL_S)
 
     async def rebuild_index(self, name: str, spec: IndexSpec) -> None:
-        _refuse_params(spec, "")
+        refuse_params(spec, "")
         await self._collection(name).change(lambda turn: turn.set_index_spec(asdict(spec)))
 
     async def cancel_build(self, name: str) -> None:
@@ -355,52 +355,3 @@ class LocalEngine:
     ) -> SearchAnswer:
         asked = reading.Asked(k, exact, max_distance, include, filter, explain)
         return await reading.find_neighbours(self._collection(name), id, asked)
-
-
-def _settings(stored: catalogue.Settings) -> CollectionSettings:
-    return CollectionSettings(
-        dimension=stored.dimension,
-        metric=stored.metric,  # type: ignore[arg-type]
-        dtype=stored.dtype,  # type: ignore[arg-type]
-        id_type=stored.id_type,  # type: ignore[arg-type]
-        index=IndexSpec(**stored.index_spec),
-        recall=stored.recall,
-    )
-
-
-def _stored(wanted: CollectionSettings) -> catalogue.Settings:
-    return catalogue.Settings(
-        wanted.dimension,
-        wanted.metric,
-        wanted.dtype,
-        wanted.id_type,
-        wanted.recall,
-        asdict(wanted.index),
-        catalogue.now(),
-    )
-
-
-def _refuse_params(spec: IndexSpec, prefix: str) -> None:
-    """Before anything is stored: a builder that meets them later could only fail. prefix: of the fields' names."""
-    faults = [Fault(prefix + name, message) for name, message in check_params(spec.kind, spec.params)]
-    if faults:
-        raise errors.OutOfRange(f"{faults[0].where}: {faults[0].message}", faults)
-
-
-def _refuse_difference(name: str, there: CollectionSettings, wanted: CollectionSettings) -> None:
-    """Creating again agrees or is refused. `id_type` "auto" agrees with what the first write made of it."""
-    faults = []
-    for field in ("dimension", "metric", "dtype", "id_type", "index", "recall"):
-        have, want = getattr(there, field), getattr(wanted, field)
-        if field == "id_type" and want == "auto":
-            continue
-        if have != want:
-            faults.append(Fault(field, f"is {_shown(have)}, the request says {_shown(want)}"))
-    if faults:
-        fields = ", ".join(f.where for f in faults)
-        raise errors.SettingsDiffer(f"collection {name} exists with another {fields}: nothing was changed", faults)
-
-
-def _shown(value: object) -> str:
-    """As the client would write it."""
-    return json.dumps({"kind": value.kind, **value.params} if isinstance(value, IndexSpec) else value)

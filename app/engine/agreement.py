@@ -1,0 +1,59 @@
+"""A collection's settings: as asked for, as stored, and whether the two agree."""
+
+import json
+from dataclasses import asdict
+
+from app.engine import errors
+from app.engine.errors import Fault
+from app.engine.types import CollectionSettings, IndexSpec
+from index.parameters import check_params
+from storage import catalogue
+
+
+def from_stored(stored: catalogue.Settings) -> CollectionSettings:
+    return CollectionSettings(
+        dimension=stored.dimension,
+        metric=stored.metric,  # type: ignore[arg-type]
+        dtype=stored.dtype,  # type: ignore[arg-type]
+        id_type=stored.id_type,  # type: ignore[arg-type]
+        index=IndexSpec(**stored.index_spec),
+        recall=stored.recall,
+    )
+
+
+def to_store(wanted: CollectionSettings) -> catalogue.Settings:
+    return catalogue.Settings(
+        wanted.dimension,
+        wanted.metric,
+        wanted.dtype,
+        wanted.id_type,
+        wanted.recall,
+        asdict(wanted.index),
+        catalogue.now(),
+    )
+
+
+def refuse_params(spec: IndexSpec, prefix: str) -> None:
+    """Before anything is stored: a builder that meets them later could only fail. prefix: of the fields' names."""
+    faults = [Fault(prefix + name, message) for name, message in check_params(spec.kind, spec.params)]
+    if faults:
+        raise errors.OutOfRange(f"{faults[0].where}: {faults[0].message}", faults)
+
+
+def refuse_difference(name: str, there: CollectionSettings, wanted: CollectionSettings) -> None:
+    """Creating again agrees or is refused. `id_type` "auto" agrees with what the first write made of it."""
+    faults = []
+    for field in ("dimension", "metric", "dtype", "id_type", "index", "recall"):
+        have, want = getattr(there, field), getattr(wanted, field)
+        if field == "id_type" and want == "auto":
+            continue
+        if have != want:
+            faults.append(Fault(field, f"is {_shown(have)}, the request says {_shown(want)}"))
+    if faults:
+        fields = ", ".join(f.where for f in faults)
+        raise errors.SettingsDiffer(f"collection {name} exists with another {fields}: nothing was changed", faults)
+
+
+def _shown(value: object) -> str:
+    """As the client would write it."""
+    return json.dumps({"kind": value.kind, **value.params} if isinstance(value, IndexSpec) else value)
