@@ -42,8 +42,10 @@ def private_bytes(meta: dict[str, Any]) -> int:
     """Memory that each process which opens this index has for itself; the rest is mapped and shared."""
     rows, dimension, params = int(meta["rows"]), int(meta["dimension"]), meta["params"]
     if meta["kind"] == "hnsw":
-        # Level and offset of each node are read into vectors; a search keeps a byte a node of where it was.
-        return rows * (4 + 8 + 1)
+        # Level and offset of each node are read into vectors; a search keeps a byte a node of where it was, and so
+        # does a walk under a filter.
+        return rows * (4 + 8 + 1 + 1)
     # Codes are padded to blocks of 32 rows a list and held beside their ids; measured 13 MB for a file of 9.
     code_bytes = (int(params["pq_m"]) + 1) // 2
-    return round(1.45 * rows * (code_bytes + 8)) + 4 * int(params["nlist"]) * dimension
+    # Under a filter each row's list has to be known.
+    return round(1.45 * rows * (code_bytes + 8)) + 4 * rows + 4 * int(params["nlist"]) * dimension

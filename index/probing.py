@@ -23,6 +23,7 @@ down to what it is elsewhere, and spares a third of the lists at 5 %."""
 DEEPER, MOST_REFINED = 4, 600
 """Times as many codes are refined where one of the k nearest was far down among them; until they are so many."""
 LARGEST = np.finfo(np.float32).max
+TINY = np.finfo(np.float32).tiny
 
 Near = NDArray[np.float32]
 """How near lists are, smaller nearer: squared Euclidean distance of the centroid, or its negative inner
@@ -132,7 +133,8 @@ class Probing:
         # Faiss keeps pointers only: `alive` holds the bits, this frame holds the selector until the search is done.
         selector = faiss.IDSelectorBitmap(alive.bits)
         near = self._lists.near(queries)
-        near += THIN * reach[:, None] * self._lists.thinness(alive)
+        # Never 0 or less, so that lists without a match stay infinitely far.
+        near += np.maximum(THIN * reach, TINY)[:, None] * self._lists.thinness(alive)
         first = nearest_lists(near, max(1, nprobe // 2))
         nothing = np.empty((len(queries), 0), np.float32)
         found = self._look(queries, first, wide, k, nothing, selector)

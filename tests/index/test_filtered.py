@@ -13,6 +13,7 @@ from index.approximate import Approximate
 from index.build import build
 from index.contract import Alive, Found, Metric, Plan, Vectors
 from index.exact import Exact
+from index.ivf import Ivf
 from index.load import load
 from index.walking import Walk
 from tests.index.data import vectors
@@ -195,6 +196,19 @@ def test_says_how_it_was_found(opener: Opener, kind: str) -> None:
     few = index.search(query, K, Plan(plan.params, None, 1e9), Alive.of(mask))
     assert few.exact and few.params is None
     assert index.search(query, K, index.plan(K, 1.0)).exact
+
+
+@pytest.mark.parametrize("reach", [-5.0, 0.0, 5.0])
+def test_lists_without_a_match_are_never_looked_into(opener: Opener, reach: float) -> None:
+    """With one list asked for, the k-th row may lie farther out than its centroid: the reach is then below 0."""
+    _, index = opener("ivf", "l2", "float32")
+    assert isinstance(index, Ivf)
+    queries, of = clouds(400, 2)
+    asked = queries[of > 2][:20]
+    alive = Alive.of(clouds(ROWS, 1)[1] == 0)
+    looked = index._probing.search(asked, K, 64, 1, np.full(len(asked), reach, np.float32), alive)
+    assert ((looked.rows >= 0).sum(axis=1) > 0).all()
+    assert alive.mask[looked.rows[looked.rows >= 0]].all()
 
 
 class TestCopies:
