@@ -93,7 +93,14 @@ def after(state: Mapping[Key, State], effect: Effect) -> dict[Key, State]:
 
 def differences(world: Mapping[Key, State], served: Mapping[Key, State]) -> list[str]:
     keys = world.keys() | served.keys()
-    return [f"{k!r} is {served.get(k)}, not {world.get(k)}" for k in keys if world.get(k) != served.get(k)]
+    wrong = [k for k in keys if world.get(k) != served.get(k)]
+    return [f"{k!r} is {word(served.get(k))}, not {word(world.get(k))}" for k in wrong]
+
+
+def word(state: State | None) -> str:
+    if state is None:
+        return "absent"
+    return f"of {state} rows" if isinstance(state, int) else f"vector {state[0][:4].hex()}… with {state[1]}"
 
 
 def busy(answer: Answer) -> bool:
