@@ -3,7 +3,7 @@
 A buffer that only grows: views hold slices of it, so a new view costs no copy and an old one never changes.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -125,16 +125,17 @@ class PendingBuffer:
         if self._documents is not None:
             self._documents = self._documents.from_(self._first)
 
-    def undescribed(self) -> NDArray[np.int64]:
-        """Keys of the rows whose documents are not known yet: the last ones, or all."""
-        known = 0 if self._documents is None else self._described - self._first
-        return self._keys[max(0, known) : self._n]
+    def undescribed(self, all_again: bool, new: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Keys of the rows whose documents are to be given next: what is not known yet, and those about to be added.
 
-    def describe(self, documents: Iterable[bytes | None]) -> None:
-        """documents: of `undescribed()`, in that order."""
+        all_again: nothing is known any more."""
+        known = 0 if all_again or self._documents is None else self._described - self._first
+        return np.concatenate((self._keys[max(0, known) : self._n], new))
+
+    def describe(self, documents: Sequence[bytes | None]) -> None:
+        """documents: of what was `undescribed`, in that order."""
         ends = self._first + self._n
-        rows = range(ends - len(self.undescribed()), ends)
-        self._documents = (self._documents or Documents()).and_(rows, documents)
+        self._documents = (self._documents or Documents()).and_(range(ends - len(documents), ends), documents)
         self._described = ends
 
     def patch(self, documents: Mapping[int, bytes | None] | None) -> None:

@@ -177,18 +177,21 @@ class Follower:
             # what lies below the first row that pends is dead.
             sealed_below = self._first_pending(state)
         has_metadata = catalogue.has_metadata(self.db)
-        patched = None
+        patched: dict[int, bytes | None] | None = None
+        documents: list[bytes | None] = []
         if self.described.wanted:
             patched = self.described.patched_since(None if old is None else old.state.log_pos, state.log_pos)
             parts = self.described.follow(parts, patched)
+            new_keys = EMPTY if new_rows is None else new_rows.keys
+            documents = catalogue.read_documents(self.db, self._buffer.undescribed(patched is None, new_keys))
         # From here on nothing fails: a file that was gone above left the buffer as it was.
         if new_rows is not None:
             self._buffer.append(new_rows)
-        self._buffer.bury(deaths)
-        self._buffer.drop_below(sealed_below)
         if self.described.wanted:
             self._buffer.patch(patched)
-            self._buffer.describe(catalogue.read_documents(self.db, self._buffer.undescribed()))
+            self._buffer.describe(documents)
+        self._buffer.bury(deaths)
+        self._buffer.drop_below(sealed_below)
         # While the old segments serve on, the view keeps their generation: the next look tries again.
         state.generation = generation
         self._view = View(settings, state, parts, self._buffer.view(), has_metadata)

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import apsw
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from app.engine import bulk, deriving, described, reading
 from app.engine.collection import Collection, Limits, Pools
@@ -19,6 +20,8 @@ from app.engine.recovery import recover
 from app.engine.types import Idempotency
 from storage import catalogue
 from storage.columns import open_columns
+from storage.database import Database
+from storage.errors import DiskFailed
 from storage.layout import CATALOGUE_NAME, SEGMENTS_NAME
 from tests.engine.filter_judge import at_rest, judge, matching, parsed
 from tests.engine.rig import MANY, Held, Inline, Rig
@@ -494,6 +497,32 @@ def test_a_failing_derivation_fails_who_waits_for_it_alone(rig: Rig) -> None:
     worker.pools = Pools(Inline(), Inline(), Inline(), Inline())
     worker.follower.described._pool = Inline()
     check(rig, worker)
+
+
+@pytest.mark.parametrize("wanted", [False, True])
+def test_a_read_that_fails_leaves_the_worker_as_it_was(rig: Rig, monkeypatch: pytest.MonkeyPatch, wanted: bool) -> None:
+    """The disk fails when the metadata of new rows is read: they must not be taken up twice."""
+    put(rig, list(range(6)))
+    worker = rig.worker()
+    if wanted:
+        check(rig, worker)
+    else:
+        rig.assert_seen(worker)
+    put(rig, [4, 5, 20, 21])
+    rig.patch(20, {"odd": True})
+    failing, read = [True], catalogue.read_documents
+
+    def fails_once(db: Database, keys: NDArray[np.int64]) -> list[bytes | None]:
+        if failing:
+            failing.pop()
+            raise DiskFailed("read")
+        return read(db, keys)
+
+    monkeypatch.setattr(catalogue, "read_documents", fails_once)
+    with pytest.raises(Unavailable):
+        at_rest(reading.count(worker, parsed(ODD)))
+    check(rig, worker)
+    rig.assert_seen(worker)
 
 
 def test_columns_that_are_damaged_while_they_are_mapped_are_derived_anew(rig: Rig) -> None:
