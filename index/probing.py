@@ -20,7 +20,7 @@ from index.contract import Alive, Metric, Vectors
 THIN = 0.07
 """Of the reach, that a list has to be nearer where e times fewer of its rows match: brings recall at random shares
 down to what it is elsewhere, and spares a third of the lists at 5 %."""
-DEEPER, MOST_REFINED = 4, 600
+DEEPER, MOST_REFINED = 4, 1000
 """Times as many codes are refined where one of the k nearest was far down among them; until they are so many."""
 LARGEST = np.finfo(np.float32).max
 TINY = np.finfo(np.float32).tiny
