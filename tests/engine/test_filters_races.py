@@ -499,22 +499,19 @@ def test_a_failing_derivation_fails_who_waits_for_it_alone(rig: Rig) -> None:
     check(rig, worker)
 
 
-@pytest.mark.parametrize("wanted", [False, True])
-def test_a_read_that_fails_leaves_the_worker_as_it_was(rig: Rig, monkeypatch: pytest.MonkeyPatch, wanted: bool) -> None:
+@pytest.mark.parametrize("nth", [0, 1])
+def test_a_read_that_fails_leaves_the_worker_as_it_was(rig: Rig, monkeypatch: pytest.MonkeyPatch, nth: int) -> None:
     """The disk fails when the metadata of new rows is read: they must not be taken up twice."""
     put(rig, list(range(6)))
     worker = rig.worker()
-    if wanted:
-        check(rig, worker)
-    else:
-        rig.assert_seen(worker)
+    check(rig, worker)
     put(rig, [4, 5, 20, 21])
     rig.patch(20, {"odd": True})
-    failing, read = [True], catalogue.read_documents
+    reads, read = [False, False], catalogue.read_documents
+    reads[nth] = True
 
     def fails_once(db: Database, keys: NDArray[np.int64]) -> list[bytes | None]:
-        if failing:
-            failing.pop()
+        if reads and reads.pop(0):
             raise DiskFailed("read")
         return read(db, keys)
 
