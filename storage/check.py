@@ -168,40 +168,47 @@ class _Moment:
     """File → why it could not be opened."""
 
     def close(self) -> None:
-        for file in self.held.values():
-            file.close()
-        self.held.clear()
+        _close(self.held)
 
 
 def _read_moment(db: ReadOnlyDatabase, folder: CollectionFolder) -> _Moment:
     missing_before: set[str] = set()
-    for attempt in range(MAX_ATTEMPTS):
-        with db.reading():
-            segments = catalogue.read_segments(db)
-            known = {s.seq for s in segments}
-            indexes = [tuple(r) for r in db.execute("SELECT seq, file FROM indexes") if r[0] not in known]
-            moment = _Moment(catalogue.read_settings(db), catalogue.read_state(db), segments, indexes)
-            try:
+    # What one reading has opened serves the next, whose opening is then over before the next merge is.
+    held: dict[str, OpenFile] = {}
+    try:
+        for attempt in range(MAX_ATTEMPTS):
+            with db.reading():
+                segments = catalogue.read_segments(db)
+                known = {s.seq for s in segments}
+                indexes = [tuple(r) for r in db.execute("SELECT seq, file FROM indexes") if r[0] not in known]
+                moment = _Moment(catalogue.read_settings(db), catalogue.read_state(db), segments, indexes, held=held)
                 _open_files(moment, folder)
                 # What was missing and is still named by a later reading has not been taken away by a merge.
                 if moment.missing.keys() <= missing_before or attempt == MAX_ATTEMPTS - 1:
                     moment.rows = read_rows(db, moment.settings)
                     return moment
-            except BaseException:
-                moment.close()
-                raise
-        missing_before = set(moment.missing)
-        moment.close()
+            missing_before = set(moment.missing)
+    except BaseException:
+        _close(held)
+        raise
     raise AssertionError("unreachable: the last attempt returns")
 
 
 def _open_files(moment: _Moment, folder: CollectionFolder) -> None:
     for segment in moment.segments:
         for file in (segment, *segment.derived):
+            if file.file in moment.held:
+                continue
             try:
                 moment.held[file.file] = hold(folder.segments / file.file, as_segment=file is segment)
             except OSError as e:
                 moment.missing[file.file] = os.strerror(e.errno) if e.errno else str(e)
+
+
+def _close(held: dict[str, OpenFile]) -> None:
+    for file in held.values():
+        file.close()
+    held.clear()
 
 
 def _judge(moment: _Moment, name: str, report: Report) -> None:

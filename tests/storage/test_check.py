@@ -12,6 +12,7 @@ from seedvec.segment import open_segment
 from storage import check_rows
 from storage.catalogue import SegmentRow
 from storage.check import Report, check
+from storage.layout import segment_name
 from storage.registry import Registry
 from tests.storage.filling import Collection
 
@@ -314,6 +315,36 @@ def test_beside_writers_and_merges_nothing_is_found(tmp_path: Path) -> None:
         thread.join()
     assert not failures, failures
     assert checks > 2
+    made.close()
+
+
+def test_a_segment_that_is_replaced_faster_than_all_are_opened(tmp_path: Path) -> None:
+    """A builder beside: each time the check comes to the newest of many segments, another has taken its place."""
+    made = Collection(tmp_path / "data")
+    for n in range(60):
+        made.upsert([f"{n}"])
+        made.seal()
+    stop = threading.Event()
+    failures: list[BaseException] = []
+
+    def replace() -> None:
+        while not stop.is_set():
+            newest = segments(made)[-1]
+            name = segment_name(newest.seq)
+            os.link(made.folder.segments / newest.file, made.folder.segments / name)
+            with made.db.writing():
+                made.db.execute("UPDATE segments SET file = ? WHERE seq = ?", (name, newest.seq))
+            (made.folder.segments / newest.file).unlink()
+
+    thread = threading.Thread(target=_catching(replace, failures))
+    thread.start()
+    try:
+        reports = [check(made.data.root) for _ in range(3)]
+    finally:
+        stop.set()
+        thread.join()
+    assert not failures, failures
+    assert all(report.sound for report in reports), reports[0].findings[:3]
     made.close()
 
 
