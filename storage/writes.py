@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from storage import catalogue, errors
 from storage.database import Database
+from storage.documents import read_metadata
 
 MAX_INT_ID = 2**63 - 1
 IDEMPOTENCY_S = 24 * 3600
@@ -238,7 +239,7 @@ class Turn:
         if vector is None:
             self.patch_metadata([key], merge or _unchanged)
             return True
-        old = catalogue.read_metadata(self.db, [key]).get(key)
+        old = read_metadata(self.db, [key]).get(key)
         new = old if merge is None else merge(old)
         self.upsert(Batch(vector.reshape(1, -1), [id_], [new]))
         return True
@@ -247,7 +248,7 @@ class Turn:
         """merge: old metadata → new, of live keys. Rows keep their keys, so the change log says whose changed."""
         for begin in range(0, len(keys), PATCHED_AT_ONCE):
             part = keys[begin : begin + PATCHED_AT_ONCE]
-            old = catalogue.read_metadata(self.db, part)
+            old = read_metadata(self.db, part)
             new = {key: merge(old.get(key)) for key in part}
             changed = [key for key in part if new[key] != old.get(key)]
             self.db.many("DELETE FROM metadata WHERE key = ?", ((key,) for key in changed if new[key] is None))

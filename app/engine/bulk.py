@@ -21,6 +21,7 @@ from app.engine.reading import look
 from app.engine.types import Idempotency
 from app.engine.view import View
 from storage import catalogue
+from storage.documents import read_metadata, read_patches
 from storage.writes import Turn
 
 TRIES = 8
@@ -109,7 +110,7 @@ def _as_of_now(turn: Turn, view: View, filter: Filter, rows: Rows) -> Rows:
         return rows
     if now.trimmed_pos > since.log_pos or _sealed_since(turn, since.next_key):
         raise Overtaken
-    patched = catalogue.read_patches(turn.db, since.log_pos, ASKED_AGAIN).tolist()
+    patched = read_patches(turn.db, since.log_pos, ASKED_AGAIN).tolist()
     if len(patched) == ASKED_AGAIN:
         raise Overtaken
     still = dict(zip(rows.keys, rows.ids, strict=True))
@@ -118,7 +119,7 @@ def _as_of_now(turn: Turn, view: View, filter: Filter, rows: Rows) -> Rows:
     new = catalogue.read_pending_ids(turn.db, since.next_key)
     ids = {**_ids_of(view, [key for key in patched if key not in new]), **new}
     holds = compile_row(filter)
-    documents = catalogue.read_metadata(turn.db, list(ids))
+    documents = read_metadata(turn.db, list(ids))
     for key, id_ in ids.items():
         json = documents.get(key)
         if holds(decode(json) if json else None):

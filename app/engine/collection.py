@@ -24,6 +24,7 @@ from app.engine.view import Follower, View
 from app.engine.writer import Writer
 from storage import atomic, catalogue
 from storage import errors as below
+from storage.documents import read_metadata
 from storage.layout import SEGMENTS_NAME
 from storage.writes import Batch, SealedRows, Turn, reserve_ids, reserve_seq
 
@@ -313,7 +314,7 @@ class Collection:
 
     def metadata_of(self, keys: list[int]) -> dict[int, bytes]:
         with self.told():
-            return catalogue.read_metadata(self.follower.db, keys)
+            return read_metadata(self.follower.db, keys)
 
     def no_such_id(self, id_: Id) -> errors.IdNotFound:
         return errors.IdNotFound(f"collection {self.name} has no id {json.dumps(id_, ensure_ascii=False)}")

@@ -19,6 +19,7 @@ from storage.catalogue import ColumnsRow, SegmentRow
 from storage.columns import Columns, ColumnsBuilder
 from storage.columns import write as write_file
 from storage.database import Database
+from storage.documents import has_metadata, read_documents, read_patches_within
 from storage.failpoints import declare, hit
 from storage.hashing import hex16
 from storage.layout import SEGMENTS_NAME, columns_name
@@ -65,7 +66,7 @@ class Deriving:
         """Takes the next slice. False: all rows are in."""
         part = self._keys[self._done : self._done + SLICE_ROWS]
         if len(part):
-            self._builder.add(catalogue.read_documents(self._db, part))
+            self._builder.add(read_documents(self._db, part))
             self._done += len(part)
         return self._done < len(self._keys)
 
@@ -102,7 +103,7 @@ def write_columns(folder: Path, segment: SegmentRow, columns: Columns, log_pos: 
 
 def with_columns(db: Database, folder: Path, segment: SegmentRow, keys: NDArray[np.int64]) -> SegmentRow:
     """A new segment's row, with its columns written where the collection has any metadata."""
-    if not catalogue.has_metadata(db):
+    if not has_metadata(db):
         return segment
     columns, log_pos = derive(db, keys)
     return replace(segment, columns=write_columns(folder, segment, columns, log_pos))
@@ -140,6 +141,6 @@ class ColumnsWork:
 
 def forget_patches(publisher: Publisher, reader: Database, segment: OpenSegment, log_pos: int) -> None:
     """Once the segment's columns of that position are published: the log need not say any more what is in them."""
-    patched = catalogue.read_patches_within(reader, segment.row, 0, log_pos)
+    patched = read_patches_within(reader, segment.row, 0, log_pos)
     mine = segment.keys()[segment.rows_of(patched)]
     publisher.forget_patches(mine, log_pos)

@@ -21,6 +21,7 @@ from storage import catalogue
 from storage.catalogue import SegmentRow
 from storage.columns import ColumnsFileError, open_columns
 from storage.database import Database
+from storage.documents import patches_kept_since, read_documents, read_patches, read_patches_within
 from storage.layout import SEGMENTS_NAME
 
 log = logging.getLogger(__name__)
@@ -60,12 +61,12 @@ class Described:
             return None
         if log_pos == present:
             return {}
-        keys = catalogue.read_patches(self._db, log_pos, MAX_PATCHES + 1)
+        keys = read_patches(self._db, log_pos, MAX_PATCHES + 1)
         return None if len(keys) > MAX_PATCHES else self._documents(keys)
 
     def _documents(self, keys: NDArray[np.int64]) -> Documents:
         keys = np.sort(keys)
-        return dict(zip(keys.tolist(), catalogue.read_documents(self._db, keys), strict=True))
+        return dict(zip(keys.tolist(), read_documents(self._db, keys), strict=True))
 
     def follow(self, parts: Sequence[Part], patched: Documents | None) -> tuple[Part, ...]:
         """The parts with what was patched. patched: since the last time; None: not known."""
@@ -101,10 +102,10 @@ class Described:
         made = self._derived.pop(row.seq, None)
         if made is not None and (fields is None or made.log_pos > fields.log_pos):
             fields = made
-        if fields is not None and fields.log_pos < catalogue.patches_kept_since(self._db, row.seq):
+        if fields is not None and fields.log_pos < patches_kept_since(self._db, row.seq):
             fields = None  # what it lacks, no log has any more
         if fields is not None:
-            keys = catalogue.read_patches_within(self._db, row, fields.log_pos, limit=MAX_PATCHES + 1)
+            keys = read_patches_within(self._db, row, fields.log_pos, limit=MAX_PATCHES + 1)
             rows = part.segment.rows_of(keys)
             if len(keys) > MAX_PATCHES:
                 fields = None
@@ -159,15 +160,15 @@ def _from_file(folder: Path, row: SegmentRow) -> Fields | None:
 def _caught_up(db: Database, segment: OpenSegment, fields: Fields) -> Fields | None:
     """With what was patched since; None where making all columns anew costs less, or the log does not say any more."""
     with db.reading():
-        if fields.log_pos < catalogue.patches_kept_since(db, segment.row.seq):
+        if fields.log_pos < patches_kept_since(db, segment.row.seq):
             return None
         log_pos = catalogue.read_state(db).log_pos
-        patched = segment.rows_of(catalogue.read_patches_within(db, segment.row, fields.log_pos))
+        patched = segment.rows_of(read_patches_within(db, segment.row, fields.log_pos))
     if len(patched) > segment.row.rows // CAUGHT_UP_SHARE:
         return None
     documents: list[bytes | None] = []
     keys = np.array(segment.keys_at(patched), np.int64)
     for begin in range(0, len(keys), SLICE_ROWS):
-        documents += catalogue.read_documents(db, keys[begin : begin + SLICE_ROWS])
+        documents += read_documents(db, keys[begin : begin + SLICE_ROWS])
     made = fields.patched(patched.tolist(), documents)
     return replace(made, log_pos=log_pos, caught_up=len(patched))

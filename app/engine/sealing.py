@@ -15,6 +15,7 @@ from app.engine.deriving import ColumnsWork, columns_of, patches_bound, write_co
 from app.engine.files import write_sealed
 from storage import atomic, catalogue, errors
 from storage.catalogue import SegmentRow
+from storage.documents import has_metadata, read_documents, read_patches_within
 from storage.failpoints import declare, hit
 from storage.layout import CATALOGUE_NAME, SEGMENTS_NAME
 from storage.segment import require_room
@@ -93,8 +94,8 @@ class Sealing:
             settings = catalogue.read_settings(c.reader)
             state = catalogue.read_state(c.reader)
             rows = catalogue.read_pending(c.reader, settings, limit=self._limit)
-            described = catalogue.has_metadata(c.reader)
-            documents = catalogue.read_documents(c.reader, rows.keys) if described else []
+            described = has_metadata(c.reader)
+            documents = read_documents(c.reader, rows.keys) if described else []
         if state.dropped:
             raise errors.Dropped(str(c.folder))
         if not len(rows.keys):
@@ -150,13 +151,13 @@ class Sealing:
     def _underived(self) -> SegmentRow | None:
         reader = self._c.reader
         with reader.reading():
-            if not catalogue.has_metadata(reader):
+            if not has_metadata(reader):
                 return None
             for row in catalogue.read_segments(reader):
                 if row.columns is None:
                     return row
                 bound = patches_bound(row.rows)
-                if len(catalogue.read_patches_within(reader, row, row.columns.log_pos, limit=bound)) == bound:
+                if len(read_patches_within(reader, row, row.columns.log_pos, limit=bound)) == bound:
                     return row
         return None
 

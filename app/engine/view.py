@@ -25,6 +25,7 @@ from index.contract import Index, Metric
 from seedvec.segment import SegmentError
 from storage import catalogue
 from storage.catalogue import SegmentRow, Settings, State
+from storage.documents import has_metadata, read_documents
 from storage.errors import Damaged, Dropped
 
 log = logging.getLogger(__name__)
@@ -176,14 +177,14 @@ class Follower:
             # Deaths of rows that were never sealed may have been cleared unread, and no new segment tells of it:
             # what lies below the first row that pends is dead.
             sealed_below = self._first_pending(state)
-        has_metadata = catalogue.has_metadata(self.db)
+        any_metadata = has_metadata(self.db)
         patched: dict[int, bytes | None] | None = None
         documents: list[bytes | None] = []
         if self.described.wanted:
             patched = self.described.patched_since(None if old is None else old.state.log_pos, state.log_pos)
             parts = self.described.follow(parts, patched)
             new_keys = EMPTY if new_rows is None else new_rows.keys
-            documents = catalogue.read_documents(self.db, self._buffer.undescribed(patched is None, new_keys))
+            documents = read_documents(self.db, self._buffer.undescribed(patched is None, new_keys))
         # From here on nothing fails: a file that was gone above left the buffer as it was.
         if new_rows is not None:
             self._buffer.append(new_rows)
@@ -194,7 +195,7 @@ class Follower:
         self._buffer.drop_below(sealed_below)
         # While the old segments serve on, the view keeps their generation: the next look tries again.
         state.generation = generation
-        self._view = View(settings, state, parts, self._buffer.view(), has_metadata)
+        self._view = View(settings, state, parts, self._buffer.view(), any_metadata)
 
     def _first_pending(self, state: State) -> int:
         """Seals take a prefix of the keys: below the first that pends, all has been sealed."""

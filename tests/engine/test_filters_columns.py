@@ -18,6 +18,7 @@ from app.engine.recovery import recover
 from storage import catalogue
 from storage.columns import open_columns
 from storage.database import Database
+from storage.documents import read_documents
 from storage.errors import DiskFailed
 from storage.layout import CATALOGUE_NAME, SEGMENTS_NAME
 from tests.engine.filter_judge import at_rest, judge, matching, parsed
@@ -263,7 +264,7 @@ def test_a_read_that_fails_leaves_the_worker_as_it_was(rig: Rig, monkeypatch: py
     check(rig, worker)
     put(rig, [4, 5, 20, 21])
     rig.patch(20, {"odd": True})
-    reads, read = [False, False], catalogue.read_documents
+    reads, read = [False, False], read_documents
     reads[nth] = True
 
     def fails_once(db: Database, keys: NDArray[np.int64]) -> list[bytes | None]:
@@ -271,7 +272,8 @@ def test_a_read_that_fails_leaves_the_worker_as_it_was(rig: Rig, monkeypatch: py
             raise DiskFailed("read")
         return read(db, keys)
 
-    monkeypatch.setattr(catalogue, "read_documents", fails_once)
+    monkeypatch.setattr("app.engine.view.read_documents", fails_once)
+    monkeypatch.setattr("app.engine.described.read_documents", fails_once)
     with pytest.raises(Unavailable):
         at_rest(reading.count(worker, parsed(ODD)))
     check(rig, worker)

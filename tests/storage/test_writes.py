@@ -11,6 +11,7 @@ import pytest
 
 from storage import catalogue, errors, writes
 from storage.catalogue import PENDING_ROW_BYTES, State
+from storage.documents import read_metadata
 from storage.failpoints import armed
 from storage.layout import WRITE_LOCK_NAME
 from storage.turns import Turns
@@ -78,9 +79,9 @@ def test_a_patch_of_the_vector_is_a_new_key_with_the_old_metadata(rig: Rig) -> N
     assert rig.patch(1, None, vector=True)
     new = keys(rig)[1]
     assert new > old and deaths(rig) == [(old, 1, 1)]
-    assert catalogue.read_metadata(rig.db, [new]) == {new: b'{"n":0}'}
+    assert read_metadata(rig.db, [new]) == {new: b'{"n":0}'}
     assert rig.patch(1, {"n": None, "b": 1}) and keys(rig)[1] == new, "metadata alone changes in place"
-    assert catalogue.read_metadata(rig.db, [new]) == {new: b'{"b":1}'}
+    assert read_metadata(rig.db, [new]) == {new: b'{"b":1}'}
     assert not rig.patch(5, {"b": 1})
     rig.assert_sound()
 
