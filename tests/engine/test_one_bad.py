@@ -53,23 +53,25 @@ def test_what_is_damaged_since_the_start_is_named(tmp_path: Path) -> None:
 def test_a_drop_that_cannot_be_ended_does_not_stop_the_start(tmp_path: Path) -> None:
     recover(tmp_path)
 
-    async def drive() -> list[str]:
+    async def drive(*created: str) -> list[str]:
         engine = LocalEngine(tmp_path, Settings(data=tmp_path))
         await engine.start()
-        for name in ("going", "staying"):
-            if name not in engine.names():
-                await engine.create(name, SETTINGS)
+        for name in created:
+            await engine.create(name, SETTINGS)
         names = engine.names()
         await engine.close()
         return names
 
-    asyncio.run(drive())
+    asyncio.run(drive("going", "staying"))
     registry = Registry(tmp_path)
     mark_dropped(registry.folder(next(entry.uuid for entry in registry.read() if entry.name == "going")))
     registry.close()
     with armed("registry.drop.marked:enospc"):
         recover(tmp_path)
-    assert asyncio.run(drive()) == ["going", "staying"]
+    registry = Registry(tmp_path)
+    assert [entry.name for entry in registry.read()] == ["going", "staying"], "its row is there still"
+    registry.close()
+    assert asyncio.run(drive()) == ["staying"], "what is half dropped is gone for all"
     recover(tmp_path)
     registry = Registry(tmp_path)
     assert [entry.name for entry in registry.read()] == ["staying"]
