@@ -4,7 +4,7 @@ import os
 
 from app import logs, settings
 from app.children import adopt
-from app.engine.background import Stop, Watched, Worked, be_nice, work
+from app.engine.background import Stop, Watched, Worked, work
 from app.engine.building import Building
 
 POLL_S = 0.1
@@ -24,7 +24,6 @@ def main() -> None:
     adopt()
     config = settings.load({}, os.environ)
     logs.configure("builder", config.log_level)
-    be_nice()
     run(config)
 
 

@@ -4,7 +4,7 @@ import os
 
 from app import logs, settings
 from app.children import adopt
-from app.engine.background import Refill, Stop, Watched, Worked, be_nice, work
+from app.engine.background import Refill, Stop, Watched, Worked, work
 from app.engine.sealing import Sealing
 
 POLL_S = 0.05
@@ -26,7 +26,6 @@ def main() -> None:
     adopt()
     config = settings.load({}, os.environ)
     logs.configure("sealer", config.log_level)
-    be_nice()
     run(config)
 
 

@@ -1,7 +1,6 @@
 """What the sealer and the builder share: following the registry, and one publisher a collection."""
 
 import logging
-import os
 import signal
 import threading
 import time
@@ -22,7 +21,6 @@ from storage.registry import Registry
 from storage.turns import Turns
 
 log = logging.getLogger(__name__)
-NICENESS = 10
 RETRY_S = 1.0
 TELL_AGAIN_S = 60.0
 
@@ -190,8 +188,3 @@ def work(
         each_round()
         if not busy:
             stop.wait(poll_s)
-
-
-def be_nice() -> None:
-    """Searches come first."""
-    os.nice(NICENESS)

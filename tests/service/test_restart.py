@@ -1,5 +1,6 @@
 """Stopped and started: everything is as it was, and a folder has one server at a time."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -82,3 +83,13 @@ def test_one_server_per_folder(server: Server) -> None:
     assert server.process is not None
     assert str(server.process.pid) in second.stderr + second.stdout, "names who holds the folder"
     server.collection("still").create(4)
+
+
+def test_sealer_and_builder_stand_behind_the_workers(server: Server) -> None:
+    """From their first moment: a start is as fast as its workers' imports."""
+
+    def niceness(module: str) -> list[int]:
+        return [os.getpriority(os.PRIO_PROCESS, pid) for pid in server.children(module)]
+
+    [first, *_] = niceness("app.worker")
+    assert niceness("app.sealer") == niceness("app.builder") == [min(19, first + 10)]
