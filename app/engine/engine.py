@@ -34,7 +34,6 @@ from app.settings import Settings, granted_cores
 from index.threads import set_threads
 from storage import errors as below
 from storage.ballast import Ballast
-from storage.errors import Dropped
 from storage.registry import NameTaken, Registered, Registry
 
 log = logging.getLogger(__name__)
@@ -79,7 +78,7 @@ class LocalEngine:
                 await loop.run_in_executor(None, collection.follower.load_all)
             except errors.Refused as e:
                 log.error("collection %s: %s", name, e.detail)
-            except Dropped:
+            except below.Dropped:
                 log.warning("collection %s is half dropped: the next start ends that", name)
             except Exception:
                 log.exception("collection %s cannot be opened", name)
