@@ -1,8 +1,12 @@
 """How much of the fault suites is run, and the table of what they found."""
 
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
 import pytest
 
-from tests.faults import table
+from tests.faults import kills, table
 from tests.faults.table import Extent
 
 
@@ -21,6 +25,26 @@ def extent(request: pytest.FixtureRequest) -> Extent:
 def first_is_enough(request: pytest.FixtureRequest) -> bool:
     """-x: who only asks whether a suite notices need not wait for the rest of its cases."""
     return bool(request.config.getoption("maxfail") == 1)
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Iterator[Path]:
+    with kills.working_folder(tmp_path) as folder:
+        yield folder
+
+
+@pytest.fixture
+def players() -> Iterator[ProcessPoolExecutor]:
+    """Processes that play the script, with failpoints inside SQLite."""
+    with ProcessPoolExecutor(kills.AT_ONCE, mp_context=kills.forking(), initializer=kills.watch_sqlite) as executor:
+        yield executor
+
+
+@pytest.fixture
+def judges() -> Iterator[ProcessPoolExecutor]:
+    """Of their own: SQLite asks more of a file that it only reads than an apsw shim can refuse without an error."""
+    with ProcessPoolExecutor(kills.AT_ONCE, mp_context=kills.forking(), initializer=kills.quietly) as executor:
+        yield executor
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -36,6 +36,8 @@ from tests.faults.script import SEED, play
 Halfwrite = Callable[[], object] | None
 Wanted = dict[str, set[int]]
 """Failpoint → which of its hits (from 1)."""
+AT_ONCE = 2
+"""Processes that crash or judge side by side: as many as a small machine has cores."""
 SHM: Final = Path("/dev/shm")
 PRELOADED: Final = ["tests.faults.kills"]
 HALF: Final = frozenset({"segment.write", "catalogue.remember", "folder.unlink", "sqlite.db.write", "sqlite.wal.write"})

@@ -23,7 +23,6 @@ from tests.faults.kills import Case
 from tests.faults.planned import OPERATIONS, TOUR
 from tests.faults.table import Extent, record
 
-AT_ONCE = 2
 KILLED, KILLED_AGAIN, REALLY = "1 killed at every failpoint", "1 and again in recovery", "1 by a real kill -9"
 
 
@@ -72,28 +71,9 @@ def every_name() -> list[str]:
 
 
 @pytest.fixture
-def base(tmp_path: Path) -> Iterator[Path]:
-    with kills.working_folder(tmp_path) as folder:
-        yield folder
-
-
-@pytest.fixture
-def cameras() -> Iterator[ProcessPoolExecutor]:
-    with ProcessPoolExecutor(AT_ONCE, mp_context=kills.forking(), initializer=kills.watch_sqlite) as executor:
-        yield executor
-
-
-@pytest.fixture
-def judges() -> Iterator[ProcessPoolExecutor]:
-    """Of their own: SQLite asks more of a file that it only reads than an apsw shim can refuse without an error."""
-    with ProcessPoolExecutor(AT_ONCE, mp_context=kills.forking(), initializer=kills.quietly) as executor:
-        yield executor
-
-
-@pytest.fixture
 def killers() -> Iterator[ProcessPoolExecutor]:
     """Of their own: they fork, and must never have had a thread."""
-    with ProcessPoolExecutor(AT_ONCE, mp_context=kills.forking(), initializer=kills.watch_sqlite) as executor:
+    with ProcessPoolExecutor(kills.AT_ONCE, mp_context=kills.forking(), initializer=kills.watch_sqlite) as executor:
         yield executor
 
 
@@ -108,11 +88,11 @@ def judge_all(judges: ProcessPoolExecutor, suite: str, cases: list[Case], more: 
 
 @pytest.mark.timeout(3600)
 def test_killed_at_every_failpoint(
-    base: Path, cameras: ProcessPoolExecutor, judges: ProcessPoolExecutor, extent: Extent
+    base: Path, players: ProcessPoolExecutor, judges: ProcessPoolExecutor, extent: Extent
 ) -> None:
     share = SHARES[extent]
     names = judges.submit(every_name)
-    counts, _ = cameras.submit(kills.photographed, base / "counted", share.operations, {}).result()
+    counts, _ = players.submit(kills.photographed, base / "counted", share.operations, {}).result()
     each = {name: set(range(1, share.again + 1)) for name in names.result()}
     wanted, recovered, reached = share.wanted(counts), Counter[str](), set(counts)
     for begin in range(0, len(wanted), ROUND):
@@ -120,14 +100,14 @@ def test_killed_at_every_failpoint(
         part: kills.Wanted = {}
         for name, hit in wanted[begin : begin + ROUND]:
             part.setdefault(name, set()).add(hit)
-        _, cases = cameras.submit(kills.photographed, folder, share.operations, part).result()
+        _, cases = players.submit(kills.photographed, folder, share.operations, part).result()
         some = []
         for case in cases:
             recovered[case.point] += 1
             if recovered[case.point] <= (share.recovered or case.point in FEW):
                 some.append(case)
         again: list[Case] = []
-        for hits, images in cameras.map(kills.photographed_recovery, some, [each] * len(some)):
+        for hits, images in players.map(kills.photographed_recovery, some, [each] * len(some)):
             reached |= hits.keys()
             again += images
         judge_all(judges, KILLED, cases, share.more, begun)
@@ -137,10 +117,10 @@ def test_killed_at_every_failpoint(
     assert not missed, f"the script does not come to {sorted(missed)}"
 
 
-def commits_before(cameras: ProcessPoolExecutor, base: Path, kind: str) -> int:
+def commits_before(players: ProcessPoolExecutor, base: Path, kind: str) -> int:
     """How many transactions the script makes before its first operation of that kind."""
     begun = next(n for n, planned in enumerate(TOUR) if planned.kind == kind)
-    counts, _ = cameras.submit(kills.photographed, base / f"before-{kind}", begun, {}).result()
+    counts, _ = players.submit(kills.photographed, base / f"before-{kind}", begun, {}).result()
     return counts["database.commit"]
 
 
@@ -150,22 +130,22 @@ AFTER_FAILURE = {"database.settle": ("eio", "add"), "ballast.give_up": ("enospc"
 
 @pytest.mark.parametrize("point", AFTER_FAILURE)
 def test_killed_where_a_failing_disk_leads(
-    base: Path, cameras: ProcessPoolExecutor, killers: ProcessPoolExecutor, judges: ProcessPoolExecutor, point: str
+    base: Path, players: ProcessPoolExecutor, killers: ProcessPoolExecutor, judges: ProcessPoolExecutor, point: str
 ) -> None:
     error, kind = AFTER_FAILURE[point]
     begun, folder = time.monotonic(), base / point
-    armed = f"database.commit:{error}:{commits_before(cameras, base, kind) + 1},{point}:kill"
+    armed = f"database.commit:{error}:{commits_before(players, base, kind) + 1},{point}:kill"
     assert killers.submit(kills.kill_there, folder, len(TOUR), armed).result(), f"{armed}: nobody came there"
     judge_all(judges, REALLY, [Case(point, 1, False, folder)], MORE, begun)
 
 
 @pytest.mark.timeout(3600)
 def test_really_killed(
-    base: Path, cameras: ProcessPoolExecutor, killers: ProcessPoolExecutor, judges: ProcessPoolExecutor, extent: Extent
+    base: Path, players: ProcessPoolExecutor, killers: ProcessPoolExecutor, judges: ProcessPoolExecutor, extent: Extent
 ) -> None:
     """What a real kill leaves is judged as the images are."""
     share, begun = SHARES[extent], time.monotonic()
-    counts, _ = cameras.submit(kills.photographed, base / "counted", share.operations, {}).result()
+    counts, _ = players.submit(kills.photographed, base / "counted", share.operations, {}).result()
     cases = [
         Case(point, hit, half, base / f"{point}-{hit}{'-half' if half else ''}")
         for point, count in counts.items()

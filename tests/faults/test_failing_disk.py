@@ -6,7 +6,6 @@ the same operation succeeds, and nothing was started anew.
 
 import time
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,6 @@ from tests.faults.judge import Judged
 from tests.faults.planned import OPERATIONS, TOUR
 from tests.faults.table import Extent, record
 
-AT_ONCE = 2
 SUITE = "4 a full or failing disk"
 REFUSALS = {"disk-full", "unavailable", "outcome-unknown"}
 MORE_OF_A_RUN = 4
@@ -40,24 +38,6 @@ SHARES: dict[Extent, tuple[Share, ...]] = {
     "quick": (Share(len(TOUR) + 5, 1, 0),),
     "whole": (Share(len(TOUR) + 5, 16, 3), Share(OPERATIONS, 2, 6)),
 }
-
-
-@pytest.fixture
-def base(tmp_path: Path) -> Iterator[Path]:
-    with kills.working_folder(tmp_path) as folder:
-        yield folder
-
-
-@pytest.fixture
-def players() -> Iterator[ProcessPoolExecutor]:
-    with ProcessPoolExecutor(AT_ONCE, mp_context=kills.forking(), initializer=kills.watch_sqlite) as executor:
-        yield executor
-
-
-@pytest.fixture
-def judges() -> Iterator[ProcessPoolExecutor]:
-    with ProcessPoolExecutor(AT_ONCE, mp_context=kills.forking(), initializer=kills.quietly) as executor:
-        yield executor
 
 
 def faults_of(places: list[list[str]], share: Share) -> list[list[Fault]]:
