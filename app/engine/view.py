@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from app.engine.described import Described
 from app.engine.pending import Pending, PendingBuffer
-from app.engine.segments import Part, load_index, open_one
+from app.engine.segments import OpenSegment, Part, load_index, open_one
 from index.contract import Index, Metric
 from seedvec.segment import SegmentError
 from storage import catalogue
@@ -29,8 +29,6 @@ from storage.documents import has_metadata, read_documents
 from storage.errors import Damaged, Dropped
 
 log = logging.getLogger(__name__)
-READ_AGAIN = 5
-"""Times a file may be gone on opening (a merge took it) before it counts as lost."""
 MAX_WAIT_S = 60.0
 """How long the old segments may serve while the index of a new one is opened."""
 
@@ -71,6 +69,9 @@ class Follower:
         self._indexes: dict[str, Index | None] = {}
         """Opened indexes by file name."""
         self._loading: dict[str, Future[Index | None]] = {}
+        self._opened: dict[str, OpenSegment] = {}
+        """Segments by file name that a look has opened before it met one that a merge had taken: the next goes on from
+        there, or a builder at full speed would always be ahead of it."""
         self._version = -1
         self._pinned = False
         self._waiting_since: float | None = None
@@ -86,17 +87,16 @@ class Follower:
             return self._view
         version = self.db.data_version()
         if version != self._version or self._loaded() or self._view is None:
-            for _ in range(READ_AGAIN):
+            missing = ""
+            while True:
                 try:
                     with self.db.reading():
                         self._catch_up()
                     break
                 except FileNotFoundError as e:
-                    missing = e
+                    missing = _gone(e, missing)
                 except SegmentError as e:
                     raise Damaged(str(e)) from e
-            else:
-                raise Damaged(f"{missing.filename} is gone")
             self._version = version
         assert self._view is not None
         return self._view
@@ -108,11 +108,13 @@ class Follower:
         Nothing may be awaited inside: whoever reads this catalogue meanwhile would be held to that moment too.
         Raises Dropped, Damaged.
         """
-        for _ in range(READ_AGAIN):
+        missing = ""
+        while True:
             with self.db.reading():
                 try:
                     self._catch_up()
-                except FileNotFoundError:
+                except FileNotFoundError as e:
+                    missing = _gone(e, missing)
                     continue
                 except SegmentError as e:
                     raise Damaged(str(e)) from e
@@ -123,7 +125,6 @@ class Follower:
                 finally:
                     self._pinned = False
                 return
-        raise Damaged(f"{self.folder}: a segment is gone")
 
     def load_all(self) -> None:
         """Opens everything, indexes too, before the first request. May block."""
@@ -228,12 +229,15 @@ class Follower:
         for row in rows:
             part = known.get(row.seq)
             if part is None:
-                part = Part(open_one(self.folder, row), None)
+                if row.file not in self._opened:
+                    self._opened[row.file] = open_one(self.folder, row)
+                part = Part(self._opened[row.file].with_index(row, None), None)
                 part = part.bury(catalogue.read_deaths_within(self.db, row))
             index = self._indexes.get(row.index.file) if row.index is not None else None
             adopted.append(part.with_index(row, index))
         named = {row.index.file for row in rows if row.index is not None}
         self._indexes = {name: index for name, index in self._indexes.items() if name in named}
+        self._opened.clear()
         return tuple(adopted)
 
     def _request_indexes(self, rows: list[SegmentRow]) -> bool:
@@ -247,6 +251,16 @@ class Follower:
                 continue
             self._loading[row.index.file] = self._loader.submit(_load, self.folder, row)
         return bool(self._loading)
+
+
+def _gone(now: FileNotFoundError, before: str) -> str:
+    """Name of the file that is missing now. before: which one the reading before this one missed.
+
+    A merge unlinks what its transaction has replaced: a file that a later reading still names is lost. Raises Damaged.
+    """
+    if str(now.filename) == before:
+        raise Damaged(f"{before} is gone") from now
+    return str(now.filename)
 
 
 EMPTY: NDArray[np.int64] = np.empty(0, np.int64)
