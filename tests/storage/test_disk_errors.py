@@ -113,7 +113,10 @@ def test_a_missing_file_is_damage_and_no_descriptor_left_is_not(tmp_path: Path, 
     with pytest.raises(errors.Damaged):
         Database(tmp_path / "absent.db", APPLICATION)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) - 1, hard))
+    # The limit is on their numbers: below the lowest that is free, none is left, however many there are above.
+    lowest = os.dup(0)
+    os.close(lowest)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
     try:
         with pytest.raises(errors.DiskFailed):
             Database(db.path, APPLICATION)
