@@ -3,6 +3,7 @@
 The constants are those of `docs/formats.md`, shared with the writer in the server's `storage/segment.py`.
 """
 
+import errno
 import mmap
 import os
 from collections.abc import Sequence
@@ -160,6 +161,9 @@ def open_segment(path: str | os.PathLike[str]) -> Segment:
     try:
         size = os.fstat(fd).st_size
         metric, extents, base_key = _parse(path, size)
+    except FileNotFoundError as e:
+        # HDF5 opens it by name again, and says not which it was: who reads on wants to know what has gone.
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), os.fspath(path)) from e
     finally:
         os.close(fd)
     return map_segment(path, metric, extents, base_key)

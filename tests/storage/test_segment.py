@@ -59,6 +59,22 @@ def test_h5py_a_memory_map_and_the_reader_see_the_same(tmp_path: Path, ids: Any,
     assert (written.bytes, written.xxh3) == file_xxh3(path) == (path.stat().st_size, written.xxh3)
 
 
+def test_a_file_that_goes_while_it_is_opened_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reader tells by the name whether it is still the same file that is gone."""
+    path = tmp_path / "s.h5"
+    write(path)
+    opened = h5py.File
+
+    def takes_it_away(*args: Any, **options: Any) -> h5py.File:
+        path.unlink()
+        return opened(*args, **options)
+
+    monkeypatch.setattr(h5py, "File", takes_it_away)
+    with pytest.raises(FileNotFoundError) as gone:
+        open_segment(path)
+    assert gone.value.filename == str(path)
+
+
 def test_all_string_ids_at_once(tmp_path: Path) -> None:
     for name, ids in {"ascii": [f"id-{i}" for i in range(N)], "not": STR_IDS}.items():
         write(tmp_path / name, ids)
