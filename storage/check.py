@@ -10,7 +10,6 @@ import os
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
 
 import apsw
 
@@ -46,9 +45,6 @@ from storage.readonly import ReadOnlyDatabase
 from storage.report import Finding, Report
 
 __all__ = ["Finding", "Report", "check"]
-
-MAX_ATTEMPTS: Final = 10
-"""Readings of a catalogue whose files vanish meanwhile, before what is missing counts as missing."""
 
 
 def check(data_dir: str | os.PathLike[str]) -> Report:
@@ -176,22 +172,22 @@ def _read_moment(db: ReadOnlyDatabase, folder: CollectionFolder) -> _Moment:
     # What one reading has opened serves the next, whose opening is then over before the next merge is.
     held: dict[str, OpenFile] = {}
     try:
-        for attempt in range(MAX_ATTEMPTS):
+        while True:
             with db.reading():
                 segments = catalogue.read_segments(db)
                 known = {s.seq for s in segments}
                 indexes = [tuple(r) for r in db.execute("SELECT seq, file FROM indexes") if r[0] not in known]
                 moment = _Moment(catalogue.read_settings(db), catalogue.read_state(db), segments, indexes, held=held)
                 _open_files(moment, folder)
-                # What was missing and is still named by a later reading has not been taken away by a merge.
-                if moment.missing.keys() <= missing_before or attempt == MAX_ATTEMPTS - 1:
+                # What was missing and is still named by a later reading has not been taken away by a merge. Else it
+                # is read again, however often: only a builder that never pauses could keep it up.
+                if moment.missing.keys() <= missing_before:
                     moment.rows = read_rows(db, moment.settings)
                     return moment
             missing_before = set(moment.missing)
     except BaseException:
         _close(held)
         raise
-    raise AssertionError("unreachable: the last attempt returns")
 
 
 def _open_files(moment: _Moment, folder: CollectionFolder) -> None:
