@@ -9,7 +9,17 @@ columns_gather.py      what is kept of one path meanwhile
 columns_order.py       strings brought into order by whole arrays
 """
 
-from storage.columns_build import ColumnsBuilder
+from storage.columns_build import ColumnsBuilder, columns_of
 from storage.columns_file import Arrays, Column, Columns, ColumnsFileError, check, open_columns, write
 
-__all__ = ["Arrays", "Column", "Columns", "ColumnsBuilder", "ColumnsFileError", "check", "open_columns", "write"]
+__all__ = [
+    "Arrays",
+    "Column",
+    "Columns",
+    "ColumnsBuilder",
+    "ColumnsFileError",
+    "check",
+    "columns_of",
+    "open_columns",
+    "write",
+]

@@ -30,6 +30,13 @@ ROWS_MAX: Final = (1 << 32) - 1
 Parts = dict[str, tuple[list[Places], list[Sequence[Any]]]]
 
 
+def columns_of(documents: Sequence[bytes | None]) -> Columns:
+    """documents: a row's JSON object in UTF-8, or None. Raises Damaged where it is not."""
+    builder = ColumnsBuilder(len(documents))
+    builder.add(documents)
+    return builder.finish()
+
+
 class ColumnsBuilder:
     """`add` any number of times, then `finish` once. rows: how many must have come by then, where that is known."""
 

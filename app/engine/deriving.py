@@ -5,7 +5,7 @@ is laid over the columns by whoever reads them; so columns of mixed moments are 
 older than that position. A row that died meanwhile has no metadata any more: it is dead for every reader too.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -37,13 +37,6 @@ SLICE_ROWS = 10_000
 def patches_bound(rows: int) -> int:
     """So many patched rows of a segment make its columns due again."""
     return min(MAX_PATCHES, max(MIN_PATCHES, rows // 50))
-
-
-def columns_of(documents: Sequence[bytes | None]) -> Columns:
-    """documents: a row's JSON object in UTF-8, or None."""
-    builder = ColumnsBuilder(len(documents))
-    builder.add(documents)
-    return builder.finish()
 
 
 class Deriving:

@@ -13,12 +13,10 @@ from numpy.typing import NDArray
 from app.engine.filters.ast import Filter
 from app.engine.filters.columns import evaluate
 from app.engine.filters.row import compile_row, decode
-from storage.columns import Columns, ColumnsBuilder
+from storage.columns import Columns, columns_of
 
 BLOCK_ROWS = 1024
 """Written rows are asked one by one (a microsecond or two each) until so many become columns of their own."""
-BLOCK_SLICE = 10_000
-"""Taken apart at once."""
 KEPT_BYTES = 32 << 20
 """What a segment's answers to the filters asked last may take, in each worker."""
 MAX_KEPT = 64
@@ -104,11 +102,7 @@ class Documents:
 def _block(written: Sequence[tuple[int, bytes | None]]) -> Block:
     # Of a row that was written twice in one block the later document stands for both.
     last = dict(written)
-    documents = list(last.values())
-    builder = ColumnsBuilder(len(last))
-    for begin in range(0, len(last), BLOCK_SLICE):
-        builder.add(documents[begin : begin + BLOCK_SLICE])
-    return Block(np.fromiter(last, np.int64, len(last)), builder.finish())
+    return Block(np.fromiter(last, np.int64, len(last)), columns_of(list(last.values())))
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,10 +11,11 @@ from dataclasses import replace
 import numpy as np
 
 from app.engine.background import Worked
-from app.engine.deriving import ColumnsWork, columns_of, patches_bound, write_columns
+from app.engine.deriving import ColumnsWork, patches_bound, write_columns
 from app.engine.files import write_sealed
 from storage import atomic, catalogue, errors
 from storage.catalogue import SegmentRow
+from storage.columns import columns_of
 from storage.documents import has_metadata, read_documents, read_patches_within
 from storage.failpoints import declare, hit
 from storage.layout import CATALOGUE_NAME, SEGMENTS_NAME
