@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from index import hnsw, ivf, persist, source
+from index import hnsw_build, ivf, persist, source
 from index.contract import Metric, Vectors
 from index.exact import exact_cost_us
 from index.load import META_VERSION
@@ -60,7 +60,7 @@ def build(
     params = fitted(kind, params, n, d, recall)
     set_threads(threads)
     graph = kind == "hnsw"
-    index, calibration = hnsw.build(vectors, params, progress) if graph else ivf.build(vectors, params, progress)
+    index, calibration = hnsw_build.build(vectors, params, progress) if graph else ivf.build(vectors, params, progress)
     mapped_only = graph and not source.needs_copy(vectors)
     try:
         persist.write(index, path, skip_storage=mapped_only)

@@ -13,7 +13,7 @@ import faiss
 import numpy as np
 import pytest
 
-from index import hnsw, ivf
+from index import hnsw_build, ivf
 from index.build import MIN_ROWS, build, resolve
 from index.calibration import Calibration, K, Point, held_out, lower_bound
 from index.contract import Cancelled, IndexFileError, Metric, Plan, Vectors
@@ -135,7 +135,7 @@ def test_calibration_queries_were_not_in_it(
 ) -> None:
     """Looks into the index at the moment it is calibrated."""
     v = vectors(clustered(1200, 16, 1), metric)
-    module = {"hnsw": hnsw, "ivf": ivf}[kind]
+    module = {"hnsw": hnsw_build, "ivf": ivf}[kind]
     real, seen = module.calibrate, []
 
     def looking(index: Any, queries: Any, *rest: Any) -> Calibration:
