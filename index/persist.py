@@ -10,6 +10,7 @@ from typing import Any
 
 import faiss
 
+from index import mapped_lists
 from index.contract import IndexFileError
 
 
@@ -24,13 +25,14 @@ def write(index: Any, path: Path, skip_storage: bool) -> None:
 
 
 def read(path: Path) -> Any:
-    """The index, its large arrays left in the page cache where Faiss can (IO_FLAG_MMAP_IFC).
+    """The index, its large arrays left in the page cache: a graph's by Faiss (IO_FLAG_MMAP_IFC), lists by us.
 
     Raises IndexFileError: not a Faiss file, or cut off; FileNotFoundError.
     """
     if not path.exists():
         raise FileNotFoundError(path)
     try:
-        return faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
+        lists = mapped_lists.read(path)
+        return lists if lists is not None else faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
     except (RuntimeError, MemoryError, ValueError) as e:
         raise IndexFileError(f"{path.name}: {str(e).strip().splitlines()[-1] if str(e) else type(e).__name__}") from e
