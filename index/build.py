@@ -1,13 +1,21 @@
-"""From vectors to an index file, whatever the kind: choose, build, calibrate, write."""
+"""From vectors to an index file, whatever the kind: choose, build or extend, calibrate, check, write."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from index import hnsw_build, ivf, persist, source
+import numpy as np
+from numpy.typing import NDArray
+
+from index import hnsw_build, ivf_build, persist, source
+from index.approximate import Approximate
 from index.contract import Metric, Vectors
 from index.exact import exact_cost_us
 from index.load import META_VERSION
+from index.making import CannotExtend, Made
+from index.memory import Budget, TooLittleMemory, building_bytes
+from index.pacing import Progress
 from index.parameters import HIGH_RECALL, check_params, fitted
 from index.threads import set_threads
 
@@ -16,14 +24,60 @@ FLAT_BELOW_US = 300.0
 MIN_ROWS = 256
 """Fewer rows are never indexed, whatever was asked for: there would be nothing to calibrate on."""
 IVF_FROM_DIMENSION = 16
+MAX_DROPPED = 0.2
+"""Of the old rows; with more of them gone, what is left of the old index is not worth its holes."""
+MAX_GROWTH = 2.0
+"""Times the rows of the last build from scratch: lists that were placed on fewer no longer fit."""
+MAX_LISTS_OFF = 1.5
+"""Times the lists that the rows now ask for, or so many times fewer."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Base:
+    """An index of most of the rows, to be extended instead of built anew.
+
+    index: open, over the old segment; path, meta: its file; rows: (old rows,) int64, the new row of each old one,
+    -1: dropped.
+    """
+
+    index: Approximate
+    path: Path
+    meta: dict[str, Any]
+    rows: NDArray[np.int64]
+
+
+def extendable(base_meta: dict[str, Any], spec: tuple[str, dict[str, int]], kept: int, new: int) -> bool:
+    """Whether extending the index of that meta beats building `spec` anew. kept: old rows that are still there; new:
+    rows that come in. A wish that was changed is to be built anew, whatever this says."""
+    kind, params = spec
+    old = base_meta["params"]
+    if base_meta["kind"] != kind or kept < (1 - MAX_DROPPED) * base_meta["rows"]:
+        return False
+    if kept + new > MAX_GROWTH * _built_rows(base_meta):
+        return False
+    if kind == "ivf":
+        lists_off = max(old["nlist"], params["nlist"]) / min(old["nlist"], params["nlist"])
+        return bool(old["pq_m"] == params["pq_m"] and lists_off <= MAX_LISTS_OFF)
+    return bool(old == params)
+
+
+def _built_rows(meta: dict[str, Any]) -> int:
+    return int(meta.get("built_rows", meta["rows"]))
 
 
 def resolve(
-    kind: str, params: dict[str, int], rows: int, dimension: int, metric: Metric, recall: float
+    kind: str,
+    params: dict[str, int],
+    rows: int,
+    dimension: int,
+    metric: Metric,
+    recall: float,
+    budget: Budget | None = None,
 ) -> tuple[str, dict[str, int]]:
     """The kind to build for a collection's specification, and all its parameters. ("flat", {}): build nothing.
 
-    `auto` goes by what was measured (docs/indexes.md). Raises ValueError for what `check_params` refuses.
+    `auto` goes by what was measured (docs/indexes.md). budget None: memory is no object. Raises ValueError for what
+    `check_params` refuses; TooLittleMemory where nothing of this kind fits.
     """
     faults = check_params(kind, params)
     if faults:
@@ -46,24 +100,36 @@ def build(
     *,
     recall: float = 0.95,
     threads: int = 2,
+    queries: NDArray[np.float32] | None = None,
+    base: Base | None = None,
+    memory: int | None = None,
     progress: Callable[[float], None] = lambda done: None,
 ) -> dict[str, Any]:
     """Builds what `resolve` said, writes it to `path` and syncs it (not its folder). → meta, JSON-able, for `load`.
 
-    progress is called with the done share about once a second and may raise `Cancelled`; then there is no file.
-    Raises OSError (disk full), ValueError for kind flat or too few rows.
+    queries: (q, d) real ones, to be calibrated on instead of rows held out; base: an index to extend, which the
+    caller found `extendable` (if it fails there, all is built anew); memory: bytes that the build may take beside the
+    page cache. progress is called with the done share of the time about once a second and may raise `Cancelled`;
+    then there is no file. Raises OSError (disk full), TooLittleMemory, Rejected (the index would not find what is
+    there), ValueError for kind flat or too few rows.
     """
     kind, params = spec
     n, d = vectors.rows.shape
     if kind not in ("hnsw", "ivf") or n < MIN_ROWS:
         raise ValueError(f"no index to build: kind {kind}, {n} rows")
     params = fitted(kind, params, n, d, recall)
+    estimate = building_bytes(kind, params, n, d, vectors.rows.dtype.name, vectors.metric)
+    if memory is not None and estimate > memory:
+        raise TooLittleMemory(estimate, memory)
     set_threads(threads)
-    graph = kind == "hnsw"
-    index, calibration = hnsw_build.build(vectors, params, progress) if graph else ivf.build(vectors, params, progress)
-    mapped_only = graph and not source.needs_copy(vectors)
+    made = None if base is None else _extended(vectors, kind, base, queries, progress)
+    built_rows = n
+    if made is not None and base is not None:
+        params, built_rows = base.meta["params"], _built_rows(base.meta)
+    else:
+        made = _anew(vectors, kind, params, queries, progress)
     try:
-        persist.write(index, path, skip_storage=mapped_only)
+        persist.write(made.index, path, skip_storage=kind == "hnsw" and not source.needs_copy(vectors))
         progress(1.0)
     except BaseException:
         path.unlink(missing_ok=True)
@@ -73,8 +139,31 @@ def build(
         "kind": kind,
         "params": params,
         "rows": n,
+        "built_rows": built_rows,
         "dimension": d,
         "metric": vectors.metric,
         "dtype": vectors.rows.dtype.name,
-        "calibration": calibration.to_json(),
+        "calibration": made.calibration.to_json(),
+        "checked": made.checked,
     }
+
+
+def _anew(
+    vectors: Vectors, kind: str, params: dict[str, int], queries: NDArray[np.float32] | None, progress: Progress
+) -> Made:
+    if kind == "ivf":
+        return ivf_build.build(vectors, params, queries, progress)
+    index, calibration = hnsw_build.build(vectors, params, progress)
+    return Made(index, calibration, None)
+
+
+def _extended(
+    vectors: Vectors, kind: str, base: Base, queries: NDArray[np.float32] | None, progress: Progress
+) -> Made | None:
+    """None: it has to be built anew."""
+    try:
+        if kind == "ivf":
+            return ivf_build.extend(vectors, base.path, base.rows, queries, progress)
+    except CannotExtend:
+        pass
+    return None

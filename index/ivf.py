@@ -11,25 +11,16 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from index import mapped, source, threads
+from index import mapped, source
 from index.approximate import Approximate, Measured, in_order, replaced
-from index.calibration import Calibration, calibrate, held_out, true_kth
+from index.calibration import Calibration
 from index.contract import Alive, IndexFileError, Plan, Vectors
 from index.halves import as_float32
-from index.pacing import Progress, pieces, within
-from index.parameters import part_width
 from index.probing import Lists, Near, Probing, as_near, nearest_rows
 
 NPROBE = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 RERANK = (2, 4, 8, 16, 32)
 MAX_CANDIDATES = 1 << 16
-KMEANS_ITERATIONS = 10
-POINTS_A_LIST = 64
-"""Of the sample that places the lists; more gained no recall on photo-sift."""
-CODE_SAMPLE = 4096
-"""As many as Faiss takes to place 16 centroids a part."""
-SAMPLE_BYTES = 512 << 20
-TRAINED, ADDED = 0.3, 0.6
 FEW_MISSING = 0.9
 """With a larger share matching the search is first tried as if all did."""
 MISSING, MISSING_SPARE = 2, 8
@@ -185,62 +176,6 @@ def padded(rows: NDArray[np.float32], width: int) -> NDArray[np.float32]:
     out = np.zeros((len(rows), width), np.float32)
     out[:, : rows.shape[1]] = rows
     return out
-
-
-def build(vectors: Vectors, params: dict[str, int], progress: Progress) -> tuple[Any, Calibration]:
-    n = len(vectors.rows)
-    asked = held_out(*vectors.rows.shape)
-    in_lists = np.setdiff1d(np.arange(n), asked, assume_unique=True)
-    codes = _trained(vectors, in_lists, params, within(progress, 0.0, TRAINED))
-    _add(codes, vectors, in_lists, within(progress, TRAINED, ADDED))
-    queries = source.taken(vectors, asked)
-    kth = true_kth(vectors, queries, in_lists, within(progress, ADDED, 0.75))
-    grid = [
-        [{"nprobe": p, "rerank": r} for p in NPROBE if p < params["nlist"]] + [{"nprobe": params["nlist"], "rerank": r}]
-        for r in RERANK
-    ]
-    calibration = calibrate(Ivf(vectors, codes, None), queries, kth, grid, within(progress, 0.75, 0.95))
-    _add(codes, vectors, asked, within(progress, 0.95, 0.99))
-    return codes, calibration
-
-
-def _trained(vectors: Vectors, rows: NDArray[np.int64], params: dict[str, int], progress: Progress) -> Any:
-    d, nlist, pq_m = vectors.rows.shape[1], params["nlist"], params["pq_m"]
-    width = part_width(d, pq_m) * pq_m
-    metric = faiss.METRIC_INNER_PRODUCT if vectors.metric == "dot" else faiss.METRIC_L2
-    threads.use(threads.batch_threads())
-    rng = np.random.default_rng(22)
-    most = max(POINTS_A_LIST * nlist, CODE_SAMPLE)
-    count = min(len(rows), most, max(nlist * 39, SAMPLE_BYTES // (4 * width)))
-    sample = source.taken(vectors, np.sort(rng.choice(rows, count, replace=False)))
-    if width != d:
-        sample = padded(sample, width)
-    spherical = vectors.metric == "dot"  # by inner product the longest centroids would draw everything
-    centroids: Any = None
-    for i in range(KMEANS_ITERATIONS):
-        # One iteration a call: the whole of a large training would be silent for many seconds.
-        means = faiss.Kmeans(width, nlist, niter=1, seed=23 + i, max_points_per_centroid=most, spherical=spherical)
-        means.train(sample, init_centroids=centroids)
-        centroids = means.centroids
-        progress((i + 1) / (KMEANS_ITERATIONS + 2))
-    quantizer = faiss.IndexFlat(width, metric)
-    quantizer.add(centroids)
-    codes = faiss.IndexIVFPQFastScan(quantizer, width, nlist, pq_m, 4, metric)
-    codes.by_residual = False
-    picked = np.sort(rng.choice(len(sample), min(len(sample), CODE_SAMPLE), replace=False))
-    # Hundreds of trainings with 16 centroids each: with two threads on busy cores they took 16 s instead of 0.7.
-    threads.use(1)
-    codes.train(sample[picked])
-    progress(1.0)
-    return codes
-
-
-def _add(codes: Any, vectors: Vectors, rows: NDArray[np.int64], progress: Progress) -> None:
-    threads.use(threads.batch_threads())
-    for piece in pieces(len(rows), first=4000, largest=200_000):
-        block = source.taken(vectors, rows[piece])
-        codes.add_with_ids(padded(block, codes.d) if codes.d != block.shape[1] else block, rows[piece])
-        progress(piece.stop / len(rows))
 
 
 def opened(codes: Any, vectors: Vectors, calibration: Calibration | None) -> Ivf:

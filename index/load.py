@@ -8,7 +8,8 @@ from index.approximate import Approximate
 from index.calibration import Calibration
 from index.contract import IndexFileError, Vectors
 
-META_VERSION = 1
+META_VERSION = 2
+READABLE = (1, 2)
 
 
 def load(path: Path, meta: dict[str, Any], vectors: Vectors) -> Approximate:
@@ -18,7 +19,9 @@ def load(path: Path, meta: dict[str, Any], vectors: Vectors) -> Approximate:
     shows; FileNotFoundError.
     """
     n, d = vectors.rows.shape
-    is_, asked = _identity(meta), (META_VERSION, n, d, vectors.metric, vectors.rows.dtype.name)
+    is_, asked = _identity(meta), (n, d, vectors.metric, vectors.rows.dtype.name)
+    if meta.get("version") not in READABLE:
+        raise IndexFileError(f"{path.name}: its version is {meta.get('version')}")
     if is_ != asked:
         raise IndexFileError(f"{path.name}: made for {is_}, not for {asked}")
     try:
@@ -35,17 +38,4 @@ def load(path: Path, meta: dict[str, Any], vectors: Vectors) -> Approximate:
 
 
 def _identity(meta: dict[str, Any]) -> tuple[Any, ...]:
-    return tuple(meta.get(name) for name in ("version", "rows", "dimension", "metric", "dtype"))
-
-
-def private_bytes(meta: dict[str, Any]) -> int:
-    """Memory that each process which opens this index has for itself; the rest is mapped and shared."""
-    rows, dimension, params = int(meta["rows"]), int(meta["dimension"]), meta["params"]
-    if meta["kind"] == "hnsw":
-        # Level and offset of each node are read into vectors; a search keeps a byte a node of where it was, and so
-        # does a walk under a filter.
-        return rows * (4 + 8 + 1 + 1)
-    # Codes are padded to blocks of 32 rows a list and held beside their ids; measured 13 MB for a file of 9.
-    code_bytes = (int(params["pq_m"]) + 1) // 2
-    # Under a filter each row's list has to be known.
-    return round(1.45 * rows * (code_bytes + 8)) + 4 * rows + 4 * int(params["nlist"]) * dimension
+    return tuple(meta.get(name) for name in ("rows", "dimension", "metric", "dtype"))

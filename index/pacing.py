@@ -1,7 +1,9 @@
-"""Long work in pieces, so that progress is told, and a build can be cancelled, about once a second."""
+"""Long work in pieces, so that progress is told, and a build can be cancelled, about once a second; and how much of
+the whole each part is, so that what is told is the share of the time, and an ETA can be reckoned from it."""
 
+import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 PIECE_S = 0.5
 
@@ -24,3 +26,35 @@ def pieces(total: int, first: int, largest: int) -> Iterator[slice]:
 def within(progress: Progress, low: float, high: float) -> Progress:
     """Progress of a part of the work, as progress of the whole."""
     return lambda done: progress(low + (high - low) * done)
+
+
+class Phases:
+    """Work of several parts that follow each other, of which each is told to take so much of the time.
+
+    costs: name → seconds, or any other unit that is the same for all, in the order of the work."""
+
+    def __init__(self, progress: Progress, costs: Mapping[str, float]) -> None:
+        self._progress = progress
+        whole = sum(costs.values()) or 1.0
+        self._spans: dict[str, tuple[float, float]] = {}
+        before = 0.0
+        for name, cost in costs.items():
+            self._spans[name] = (before / whole, (before + cost) / whole)
+            before += cost
+
+    def part(self, name: str) -> Progress:
+        """Progress of that part. Raises KeyError."""
+        return within(self._progress, *self._spans[name])
+
+
+def slowing(progress: Progress, before: int, total: int) -> Progress:
+    """Progress where adding the i-th row costs log i, as to a graph: from the share of rows to that of the time.
+
+    before: rows that are there already; total: rows that are added."""
+    start, whole = _logs(before), _logs(before + total) - _logs(before)
+    return lambda done: progress((_logs(before + done * total) - start) / whole if whole > 0 else done)
+
+
+def _logs(rows: float) -> float:
+    """The sum of log i up to so many rows."""
+    return rows * math.log(rows) - rows if rows > 1 else -1.0

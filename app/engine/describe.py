@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from app.engine import policy
-from index.load import private_bytes
+from index.memory import private_bytes
 from storage import catalogue
 from storage.catalogue import JobRow, SegmentRow, Settings, State
 from storage.database import Database

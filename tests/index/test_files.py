@@ -13,13 +13,14 @@ import faiss
 import numpy as np
 import pytest
 
-from index import hnsw_build, ivf
+from index import hnsw_build, making
 from index.build import MIN_ROWS, build, resolve
 from index.calibration import Calibration, K, Point, held_out, lower_bound
 from index.contract import Cancelled, IndexFileError, Metric, Plan, Vectors
 from index.exact import Exact
-from index.load import load, private_bytes
+from index.load import load
 from index.mapped import view
+from index.memory import private_bytes
 from tests.index.data import DTYPES, METRICS, clustered, vectors
 
 ROOT = Path(__file__).parents[2]
@@ -135,7 +136,7 @@ def test_calibration_queries_were_not_in_it(
 ) -> None:
     """Looks into the index at the moment it is calibrated."""
     v = vectors(clustered(1200, 16, 1), metric)
-    module = {"hnsw": hnsw_build, "ivf": ivf}[kind]
+    module = {"hnsw": hnsw_build, "ivf": making}[kind]
     real, seen = module.calibrate, []
 
     def looking(index: Any, queries: Any, *rest: Any) -> Calibration:
@@ -193,8 +194,9 @@ import json, re, sys
 from pathlib import Path
 import numpy as np
 from index.contract import Vectors
-from index.load import load, private_bytes
 from index.distance import norms
+from index.load import load
+from index.memory import private_bytes
 folder = Path(sys.argv[1])
 def private():
     text = Path("/proc/self/smaps_rollup").read_text()
@@ -296,4 +298,5 @@ def test_figures_in_the_documentation_are_the_constants() -> None:
     text = (ROOT / "docs" / "indexes.md").read_text()
     assert re.search(r"`m` \| 4 … 96", text) and re.search(r"`ef_construction` \| 16 … 1000", text)
     assert re.search(r"`nlist` \| 1 … 65536", text) and re.search(r"`pq_m` \| 1 … 8192", text)
-    assert private_bytes({"kind": "hnsw", "rows": 1_000_000, "dimension": 128, "params": {}}) == 14_000_000
+    graph = {"kind": "hnsw", "rows": 1_000_000, "dimension": 128, "dtype": "float32", "metric": "l2", "params": {}}
+    assert private_bytes(graph) == 14_000_000

@@ -1,0 +1,72 @@
+"""What building has in common, whatever the kind: most rows are added, the others are the queries that it is
+calibrated with, and come last; then it is checked."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from index import source
+from index.approximate import Approximate
+from index.calibration import Calibration, calibrate, held_out, true_kth
+from index.contract import Vectors
+from index.pacing import Phases, Progress
+
+PHASES = ("add", "truth", "sweep", "last", "check")
+"""What `made` does, in its order: the names its `Phases` know, beside those of the kind's own before them."""
+
+
+class CannotExtend(Exception):
+    """The old index does not carry over to the new rows after all: build anew."""
+
+
+class Making(Protocol):
+    """An index in the making: rows are added to it until it holds those of the segment, each once."""
+
+    def add(self, rows: NDArray[np.int64], progress: Progress) -> None: ...
+
+    def opened(self) -> Approximate:
+        """As it searches with what was added so far."""
+        ...
+
+    def grid(self) -> Iterable[list[dict[str, int]]]:
+        """Families of settings to be tried by `calibration.calibrate`."""
+        ...
+
+    def finished(self) -> Any:
+        """The Faiss index, its slots being rows. Nothing can be added or searched here any more."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """index: Faiss', for `persist.write`; checked: recall@10 at the greatest effort (None: not measured)."""
+
+    index: Any
+    calibration: Calibration
+    checked: float | None
+
+
+def queries_among(vectors: Vectors, queries: NDArray[np.float32] | None) -> NDArray[np.int64]:
+    """Rows that are to be added last, ascending: the queries of the calibration, where no real ones are given."""
+    return held_out(*vectors.rows.shape) if queries is None else np.empty(0, np.int64)
+
+
+def made(
+    making: Making,
+    vectors: Vectors,
+    missing: NDArray[np.int64],
+    last: NDArray[np.int64],
+    queries: NDArray[np.float32] | None,
+    phases: Phases,
+) -> Made:
+    """missing: rows that `making` lacks, without `last` (`queries_among`)."""
+    making.add(missing, phases.part("add"))
+    asked = source.taken(vectors, last) if queries is None else queries
+    there = np.setdiff1d(np.arange(len(vectors.rows)), last, assume_unique=True)
+    kth = true_kth(vectors, asked, there, phases.part("truth"))
+    calibration = calibrate(making.opened(), asked, kth, making.grid(), phases.part("sweep"))
+    making.add(last, phases.part("last"))
+    return Made(making.finished(), calibration, None)
