@@ -1,5 +1,6 @@
 """What passes between `app/api` and `app/engine`: plain values, no HTTP, no files."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -13,7 +14,10 @@ Metric = Literal["l2", "cosine", "dot"]
 Dtype = Literal["float32", "float16"]
 IdType = Literal["auto", "int", "str"]
 IndexKind = Literal["auto", "flat", "hnsw", "ivf"]
+CalibratedOn = Literal["data", "queries"]
 DEFAULT_RECALL = 0.95
+EXACTLY = 1.0
+"""The recall that only the exact search has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,18 +94,38 @@ class Hits:
     distances: NDArray[np.float32]
 
 
+Include = frozenset[str]
+"""Of "metadata" and "vector"."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a search wants besides its queries.
+
+    recall: share of the true k nearest, on average (`EXACTLY`: all of them); None: what the collection promises.
+    params: the expert's search parameters, by the index kind's names, instead of those that a recall asks for.
+    max_distance: inclusive, trims what was found. explain: say also how it was found.
+    """
+
+    k: int
+    recall: float | None = None
+    params: Mapping[str, int] | None = None
+    max_distance: float | None = None
+    include: Include = frozenset({"metadata"})
+    filter: Filter | None = None
+    explain: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class SearchAnswer:
+    """expected_recall: mean recall@k of queries like those calibrated on; None: not measured for this search.
+    calibrated_on: None where the answer is exact. explain: JSON-ready, where that was asked for."""
+
     results: list[Hits]
     exact: bool
     expected_recall: float | None
-    calibrated_on: Literal["data", "queries"] | None
+    calibrated_on: CalibratedOn | None
     explain: dict[str, Any] | None = None
-    """How the answer was found, JSON-ready, where that was asked for."""
-
-
-Include = frozenset[str]
-"""Of "metadata" and "vector"."""
 
 
 class Engine(Protocol):
@@ -169,32 +193,10 @@ class Engine(Protocol):
     async def list(
         self, name: str, limit: int, cursor: str | None, include: Include, filter: Filter | None = None
     ) -> Page: ...
-    async def search(
-        self,
-        name: str,
-        queries: NDArray[Any],
-        k: int,
-        *,
-        exact: bool = False,
-        max_distance: float | None = None,
-        include: Include = frozenset({"metadata"}),
-        filter: Filter | None = None,
-        explain: bool = False,
-    ) -> SearchAnswer:
-        """queries: (q, d) as decoded; one `Hits` a query, in order."""
+    async def search(self, name: str, queries: NDArray[Any], asked: Asked) -> SearchAnswer:
+        """queries: (q, d) as decoded; one `Hits` a query, in order. Raises Invalid's family for its `params` too."""
         ...
 
-    async def search_id(
-        self,
-        name: str,
-        id: Id,
-        k: int,
-        *,
-        exact: bool = False,
-        max_distance: float | None = None,
-        include: Include = frozenset({"metadata"}),
-        filter: Filter | None = None,
-        explain: bool = False,
-    ) -> SearchAnswer:
+    async def search_id(self, name: str, id: Id, asked: Asked) -> SearchAnswer:
         """Neighbours of a stored item, itself left out."""
         ...
