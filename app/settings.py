@@ -6,7 +6,6 @@ settings as environment variables (`Settings.environment`), so that all processe
 
 import argparse
 import math
-import os
 import socket
 import types
 from collections.abc import Mapping
@@ -14,6 +13,8 @@ from dataclasses import Field, dataclass, field, fields
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, get_type_hints
+
+from app.granted import granted_cores, granted_memory
 
 PREFIX = "SEEDVEC_"
 UNITS = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
@@ -40,30 +41,6 @@ class Option:
     unit: str = ""
     default_text: str = ""
     choices: tuple[str, ...] = ()
-
-
-def granted_cores() -> int:
-    """Cores this process may use: the smaller of its affinity and its cgroup's quota (v2, then v1), at least 1."""
-    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota = _cgroup_cores()
-    return max(1, affinity if quota is None else min(affinity, math.ceil(quota)))
-
-
-def _cgroup_cores() -> float | None:
-    root = Path("/sys/fs/cgroup")
-    try:
-        granted, period = (root / "cpu.max").read_text().split()
-    except (OSError, ValueError):
-        try:
-            granted = (root / "cpu/cpu.cfs_quota_us").read_text().strip()
-            period = (root / "cpu/cpu.cfs_period_us").read_text().strip()
-        except OSError:
-            return None
-    try:
-        cores = int(granted) / int(period)
-    except (ValueError, ZeroDivisionError):  # "max": no quota
-        return None
-    return cores if cores > 0 else None
 
 
 def _setting(default: Any, help: str, **more: Any) -> Any:
@@ -112,6 +89,23 @@ class Settings:
         low=1,
         high=1_000_000_000,
         unit="rows",
+    )
+    keep_queries: int = _setting(
+        1000,
+        "Search vectors of late that each worker keeps of a collection (at most 16 MiB), in its folder, to measure "
+        "what recall real queries get and to calibrate on them. 0: none, and those kept before are deleted.",
+        low=0,
+        high=100_000,
+        unit="queries",
+    )
+    memory_bytes: int = _setting(
+        granted_memory,
+        "Memory that all processes of the server may use together. An index that could not be built or served in it is "
+        "refused, and `auto` chooses by it; the page cache comes on top, and gives way.",
+        low=128 * UNITS["MiB"],
+        high=1 << 50,
+        unit="bytes",
+        default_text="the least limit of the cgroups it runs in, else the machine's memory",
     )
     ballast_bytes: int = _setting(
         8 * UNITS["MiB"],

@@ -20,8 +20,8 @@ from storage.failpoints import declare, hit
 from storage.layout import CATALOGUE_NAME, SEGMENTS_NAME, WRITE_LOCK_NAME
 
 APPLICATION_ID = 0x53656563
-VERSION = 2
-"""1 had no `patches`, no `columns` and no owner in `state`; `upgrade` makes them."""
+VERSION = 3
+"""1 had no `patches`, no `columns` and no owner in `state`, 2 no `calibration_queries`; `upgrade` makes them."""
 CREATE = declare("catalogue.create")
 CREATE_DATABASE = declare("catalogue.create.database")
 CREATE_FSYNC = declare("catalogue.create.fsync_dir")
@@ -34,7 +34,8 @@ CREATE TABLE settings(dimension INTEGER NOT NULL, metric TEXT NOT NULL, dtype TE
 CREATE TABLE state(next_key INTEGER NOT NULL, next_id INTEGER NOT NULL, log_pos INTEGER NOT NULL,
     generation INTEGER NOT NULL, trimmed_pos INTEGER NOT NULL, next_seq INTEGER NOT NULL, spec_seq INTEGER NOT NULL,
     cancelled_seq INTEGER NOT NULL, pending_rows INTEGER NOT NULL, pending_bytes INTEGER NOT NULL,
-    live INTEGER NOT NULL, dropped INTEGER NOT NULL, uuid TEXT NOT NULL, name TEXT NOT NULL);
+    live INTEGER NOT NULL, dropped INTEGER NOT NULL, uuid TEXT NOT NULL, name TEXT NOT NULL,
+    queries_seq INTEGER NOT NULL);
 CREATE TABLE owner(uuid TEXT NOT NULL);
 CREATE TABLE pending(key INTEGER PRIMARY KEY, id NOT NULL, vector BLOB NOT NULL);
 CREATE TABLE metadata(key INTEGER PRIMARY KEY, json BLOB NOT NULL);
@@ -59,6 +60,8 @@ ALTER TABLE state ADD COLUMN uuid TEXT NOT NULL DEFAULT '';
 ALTER TABLE state ADD COLUMN name TEXT NOT NULL DEFAULT '';
 CREATE TABLE owner(uuid TEXT NOT NULL);
 """
+QUERIES_TABLE = "CREATE TABLE calibration_queries(place INTEGER PRIMARY KEY, vector BLOB NOT NULL);\n"
+QUERIES_SCHEMA = "ALTER TABLE state ADD COLUMN queries_seq INTEGER NOT NULL DEFAULT 0;\n" + QUERIES_TABLE
 ITEMS_SCHEMA = {
     "int": "CREATE TABLE items(id INTEGER PRIMARY KEY, key INTEGER NOT NULL)",
     "str": "CREATE TABLE items(id TEXT PRIMARY KEY, key INTEGER NOT NULL) WITHOUT ROWID",
@@ -104,6 +107,9 @@ class State:
     be taken for another collection's."""
     name: str = ""
     """What the collection was made as, for where the registry is lost."""
+    queries_seq: int = 0
+    """Number of the set of queries in `calibration_queries`: an index whose meta names an earlier one is still to be
+    calibrated on them. 0: none were ever given."""
 
 
 STATE_COLUMNS = tuple(State.__slots__)
@@ -193,7 +199,7 @@ def create(folder: Path, settings: Settings, name: str) -> None:
     (folder / WRITE_LOCK_NAME).touch()
     db = Database(folder / CATALOGUE_NAME, APPLICATION_ID, create=True)
     with db.writing():
-        db.execute(SCHEMA + FILTERS_SCHEMA)
+        db.execute(SCHEMA + FILTERS_SCHEMA + QUERIES_TABLE)
         db.execute(f"PRAGMA user_version = {VERSION}")
         db.execute("INSERT INTO settings VALUES (?,?,?,?,?,?,?)", _settings_row(settings))
         db.execute("INSERT INTO owner VALUES (?)", (folder.name,))
@@ -237,9 +243,11 @@ def upgrade(db: Database, name: str) -> None:
     if found == VERSION:
         return
     with db.writing():
-        db.execute(FILTERS_SCHEMA + OWNER_SCHEMA)
-        db.execute("UPDATE state SET uuid = ?, name = ?", (db.path.parent.name, name))
-        db.execute("INSERT INTO owner VALUES (?)", (db.path.parent.name,))
+        if found < 2:
+            db.execute(FILTERS_SCHEMA + OWNER_SCHEMA)
+            db.execute("UPDATE state SET uuid = ?, name = ?", (db.path.parent.name, name))
+            db.execute("INSERT INTO owner VALUES (?)", (db.path.parent.name,))
+        db.execute(QUERIES_SCHEMA)
         db.execute(f"PRAGMA user_version = {VERSION}")
 
 
@@ -334,3 +342,11 @@ def find_keys(db: Database, ids: Sequence[Any]) -> dict[Any, int]:
 def read_pending_ids(db: Database, from_key: int) -> dict[int, Any]:
     """key → id of the pending rows from that key on."""
     return dict(db.execute("SELECT key, id FROM pending WHERE key >= ?", (from_key,)))
+
+
+def read_calibration_queries(db: Database) -> NDArray[np.float32]:
+    """The queries a client gave to calibrate on, (q, d) float32 in the order given; (0, d) where there are none."""
+    dimension = read_settings(db).dimension
+    query = "SELECT vector FROM calibration_queries WHERE length(vector) = ? ORDER BY place"
+    blobs = [row[0] for row in db.execute(query, (4 * dimension,))]
+    return np.frombuffer(b"".join(blobs), "<f4").reshape(len(blobs), dimension)

@@ -19,6 +19,7 @@ from storage.atomic import TMP_SUFFIX
 from storage.catalogue import ColumnsRow, IndexRow, SegmentRow, Settings, State
 from storage.check_files import REBUILT, RESTORE, OpenFile, check_derived, check_segment, hold, kind_of
 from storage.check_pages import REPAIR, check_pages
+from storage.check_queries import check_given, check_sample
 from storage.check_rows import (
     CatalogueRows,
     Sealed,
@@ -33,6 +34,7 @@ from storage.layout import (
     COLLECTIONS_NAME,
     DAMAGED_NAME,
     LOCK_NAME,
+    QUERIES_NAME,
     REGISTRY_NAME,
     SEGMENTS_NAME,
     SHUT_NAME,
@@ -135,9 +137,14 @@ def _check_collection(folder: CollectionFolder, name: str, data: DataFolder, rep
             with closing(moment):
                 _judge(moment, name, mine)
                 _judge_owner(moment.state, known, catalogue.is_owned(db, moment.state), name, mine)
+            check_given(db, moment.settings, f"{name}/catalog.db", mine)
         _note_strays(
-            folder.root, {WRITE_LOCK_NAME, SHUT_NAME, SEGMENTS_NAME, *_sqlite(CATALOGUE_NAME)}, f"{name}/", mine
+            folder.root,
+            {WRITE_LOCK_NAME, SHUT_NAME, SEGMENTS_NAME, QUERIES_NAME, *_sqlite(CATALOGUE_NAME)},
+            f"{name}/",
+            mine,
         )
+        check_sample(folder.root, moment.settings, name, mine)
         _note_strays(folder.segments, _names_now(folder), f"{name}/segments/", mine)
     except (errors.StorageError, apsw.Error, OSError) as e:
         if not _still_named(data, name, folder):

@@ -1,7 +1,8 @@
-"""`seedvec info`: what a data folder, a segment, an index or a columns file holds, by headers and catalogues alone."""
+"""`seedvec info`: what a data folder, or one file of it, holds, by headers and catalogues alone."""
 
 import os
 import struct
+import time
 from contextlib import closing
 from itertools import islice
 from pathlib import Path
@@ -13,8 +14,9 @@ from seedvec.segment import SegmentError, open_segment
 from storage import catalogue, errors, registry
 from storage.catalogue import ColumnsRow, IndexRow, SegmentRow
 from storage.columns import open_columns
-from storage.layout import CollectionFolder, DataFolder
+from storage.layout import QUERIES_NAME, CollectionFolder, DataFolder
 from storage.lock import holder
+from storage.queries import Unreadable, read_file, read_sample
 from storage.readonly import ReadOnlyDatabase
 
 FAISS_METRICS: Final = {0: "inner product", 1: "l2"}
@@ -33,7 +35,7 @@ def info(path: str | os.PathLike[str]) -> str:
     if path.suffix == ".faiss":
         return _index_file(path)
     if path.suffix == ".npz":
-        return _columns_file(path)
+        return _sample_file(path) if path.resolve().parent.name == QUERIES_NAME else _columns_file(path)
     return _segment_file(path)
 
 
@@ -63,6 +65,7 @@ def _collection(folder: CollectionFolder) -> list[str]:
     with closing(ReadOnlyDatabase(folder.catalogue, catalogue.APPLICATION_ID, catalogue.VERSION)) as db, db.reading():
         settings, state = catalogue.read_settings(db), catalogue.read_state(db)
         segments, job = catalogue.read_segments(db), catalogue.read_job(db)
+        given = db.one("SELECT count(*) FROM calibration_queries") or (0,)
     s = settings
     spec = s.index_spec
     total = sum(r.total_bytes for r in segments)
@@ -75,6 +78,9 @@ def _collection(folder: CollectionFolder) -> list[str]:
             f"catalogue {_size(folder.catalogue):,} bytes"
         ),
     ]
+    sampled = len(read_sample(folder.root))
+    if given[0] or sampled:
+        lines.append(f"  queries: {given[0]:,} given to calibrate on, {sampled:,} kept of those asked of late")
     if state.dropped:
         lines.append("  being dropped")
     if job is not None:
@@ -145,6 +151,20 @@ def _columns_file(path: Path) -> str:
         f"{path}: metadata columns of {columns.rows:,} rows, {path.stat().st_size:,} bytes\n"
         f"  {columns.path_count:,} fields: {', '.join(named)}{more}"
     )
+
+
+def _sample_file(path: Path) -> str:
+    try:
+        sample = read_file(path)
+    except Unreadable as e:
+        return str(e)
+    q, d = sample.vectors.shape
+    when = "" if not q else f", asked from {_moment(sample.times[0])} to {_moment(sample.times[-1])}"
+    return f"{path}: a sample of {q:,} queries × {d}{when}"
+
+
+def _moment(seconds: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
 
 
 def _head(path: Path) -> bytes:

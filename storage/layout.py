@@ -14,6 +14,8 @@ DAMAGED_NAME: Final = "damaged"
 CATALOGUE_NAME: Final = "catalog.db"
 WRITE_LOCK_NAME: Final = "write.lock"
 SEGMENTS_NAME: Final = "segments"
+QUERIES_NAME: Final = "queries"
+"""The folder of the queries kept of late: derived, each file one worker's."""
 SHUT_NAME: Final = "shut"
 """Closes a collection where the registry could not be told why."""
 SQLITE_SUFFIXES: Final = ("", "-wal", "-shm", "-journal")
@@ -55,6 +57,10 @@ class CollectionFolder:
     @property
     def segments(self) -> Path:
         return self.root / SEGMENTS_NAME
+
+    @property
+    def queries(self) -> Path:
+        return self.root / QUERIES_NAME
 
 
 def segment_name(seq: int) -> str:

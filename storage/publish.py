@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -132,6 +133,16 @@ class Publisher:
             state.generation += 1
             hit(INDEX_COMMIT)
             return None if old is None else str(old[0])
+
+    def recalibrate(self, seq: int, file: str, meta: dict[str, Any]) -> None:
+        """The index of a segment is described by `meta` from now on; its file stays. Raises Stale where it has another
+        by now."""
+        with self._turn() as state:
+            there = "UPDATE indexes SET meta = ? WHERE seq = ? AND file = ? RETURNING 1"
+            if self.db.one(there, (json.dumps(meta), seq, file)) is None:
+                raise errors.Stale(f"index {file} is gone")
+            state.generation += 1
+            hit(INDEX_COMMIT)
 
     def drop_index(self, seq: int) -> str | None:
         """Forgets a segment's index (damaged, or no longer wanted). Returns its file."""

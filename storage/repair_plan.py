@@ -10,6 +10,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from storage.catalogue import SegmentRow, Settings, State, now
 from storage.layout import SEGMENTS_NAME
 from storage.repair_probe import Unreadable, Wreck
@@ -52,6 +55,8 @@ class Plan:
     pending: list[tuple[int, Any, bytes]] = field(default_factory=list)
     kept: dict[Any, Found] = field(default_factory=dict)
     metadata: dict[int, bytes] = field(default_factory=dict)
+    given: NDArray[np.float32] | None = None
+    """Queries to calibrate on. Where they cannot be read they are given up: no item depends on them."""
 
 
 def plan(folder: Path, name: str) -> Plan:
@@ -76,6 +81,7 @@ def _plan(made: Plan, wreck: Wreck) -> None:
     _find_sources(made, wreck)
     made.settings = made.settings or _settings_of(made.sources)
     made.state = _counters(made, wreck)
+    made.given = wreck.given
     if not report.damage:
         report.live = made.state.live
         return

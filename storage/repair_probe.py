@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import apsw
+import numpy as np
+from numpy.typing import NDArray
 
 from storage import catalogue, errors, pages, remembered
 from storage.catalogue import SegmentRow, Settings, State
@@ -21,8 +23,9 @@ class Unreadable(Exception):
 
 
 class Wreck:
-    """damage: why the catalogue cannot serve as it is, in words (empty: it can). settings, state, segments: None where
-    they cannot be read. behind: it is whole, but older than the last acknowledged write."""
+    """damage: why the catalogue cannot serve as it is, in words (empty: it can). settings, state, segments,
+    given (the queries to calibrate on): None where they cannot be read. behind: it is whole, but older than the last
+    acknowledged write."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -35,6 +38,7 @@ class Wreck:
         self.settings: Settings | None = self._try(catalogue.read_settings)
         self.state: State | None = self._try(catalogue.read_state)
         self.segments: list[SegmentRow] | None = self._try(catalogue.read_segments)
+        self.given: NDArray[np.float32] | None = self._try(catalogue.read_calibration_queries)
         self._judge()
 
     def _opened(self) -> ReadOnlyDatabase | None:
@@ -63,7 +67,7 @@ class Wreck:
             # What of it is ours cannot be told: as if it were not there.
             self.damage.append(f"{CATALOGUE_NAME} or its log is another collection's")
             self._db.close()
-            self._db = self.settings = self.state = self.segments = None
+            self._db = self.settings = self.state = self.segments = self.given = None
             return
         bad = pages.verify(self._db.path)
         if bad:

@@ -114,6 +114,8 @@ def _write_rows(plan: Plan, db: Database) -> None:
     pending = [plan.pending[found.row] for found in plan.kept.values() if found.source is None]
     db.many("INSERT INTO pending VALUES (?,?,?)", sorted(pending))
     db.many("INSERT INTO metadata VALUES (?,?)", sorted(plan.metadata.items()))
+    if plan.given is not None:
+        db.many("INSERT INTO calibration_queries VALUES (?,?)", enumerate(query.tobytes() for query in plan.given))
     if plan.settings.id_type == "auto":
         return
     db.many("INSERT INTO items(id, key) VALUES (?,?)", ((id_, found.key) for id_, found in sorted(plan.kept.items())))

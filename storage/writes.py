@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from storage import catalogue, errors
 from storage.database import Database
 from storage.documents import read_metadata
+from storage.queries import MAX_GIVEN, most_of, spread
 
 MAX_INT_ID = 2**63 - 1
 IDEMPOTENCY_S = 24 * 3600
@@ -295,6 +296,18 @@ class Turn:
         self.db.execute("UPDATE settings SET index_spec = ?", (json.dumps(spec, sort_keys=True),))
         self.state.spec_seq += 1
         self.db.execute("DELETE FROM job")
+
+    def set_calibration_queries(self, queries: NDArray[np.float32]) -> int:
+        """queries: (q, d), q ≥ 1, checked as those of a search are; they replace the ones given before. Returns how
+        many were kept: of too many an even spread (`storage/queries.py` says how many are too many)."""
+        kept = spread(queries, most_of(queries.shape[1], MAX_GIVEN))
+        self.db.execute("DELETE FROM calibration_queries")
+        rows = ((place, memoryview(query).cast("B")) for place, query in enumerate(np.ascontiguousarray(kept, "<f4")))
+        self.db.many("INSERT INTO calibration_queries VALUES (?,?)", rows)
+        self.state.queries_seq += 1
+        # What `write.lock` remembers: a catalogue that has lost this must not pass for whole.
+        self.state.generation += 1
+        return len(kept)
 
     def cancel_build(self) -> None:
         self.state.cancelled_seq = self.state.spec_seq

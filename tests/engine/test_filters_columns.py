@@ -305,19 +305,21 @@ def test_columns_that_are_damaged_while_they_are_mapped_are_derived_anew(rig: Ri
 # -------------------------------------------------------------------- an older format
 
 
-def test_a_catalogue_of_format_1_is_brought_up_to_date(rig: Rig) -> None:
+FORMAT_2 = ("DROP TABLE calibration_queries", "ALTER TABLE state DROP COLUMN queries_seq", "PRAGMA user_version = 2")
+FORMAT_1 = (
+    *FORMAT_2,
+    *("DROP TABLE patches", "DROP TABLE columns", "DROP TABLE owner"),
+    *("ALTER TABLE state DROP COLUMN uuid", "ALTER TABLE state DROP COLUMN name", "PRAGMA user_version = 1"),
+)
+
+
+@pytest.mark.parametrize("changes", [FORMAT_1, FORMAT_2], ids=["1", "2"])
+def test_a_catalogue_of_an_older_format_is_brought_up_to_date(rig: Rig, changes: tuple[str, ...]) -> None:
     put(rig, list(range(6)), directly=True)
     put(rig, list(range(6, 10)))
     rig.close()
     old = apsw.Connection(str(rig.folder / CATALOGUE_NAME))
-    for statement in (
-        "DROP TABLE patches",
-        "DROP TABLE columns",
-        "DROP TABLE owner",
-        "ALTER TABLE state DROP COLUMN uuid",
-        "ALTER TABLE state DROP COLUMN name",
-        "PRAGMA user_version = 1",
-    ):
+    for statement in changes:
         old.execute(statement)
     old.close()
     recover(rig.data)
@@ -325,6 +327,10 @@ def test_a_catalogue_of_format_1_is_brought_up_to_date(rig: Rig) -> None:
     try:
         worker = again.worker()
         assert again.db.one("PRAGMA user_version") == (catalogue.VERSION,)
+        assert again.state().queries_seq == 0
+        queries = again.vectors(3)
+        assert again.write(lambda turn: turn.set_calibration_queries(queries)) == 3
+        assert (catalogue.read_calibration_queries(again.db) == queries).all()
         check(again, worker)
         again.patch(2, {"odd": True})
         again.patch(7, {"odd": None})

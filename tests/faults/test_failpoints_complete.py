@@ -25,6 +25,8 @@ BESIDE = {
     "storage/registry.py:shut": "the same: made while the disk fails, and read at the next start",
     "storage/registry.py:discard": "a rename of what nothing names: without it the next start does it",
     "storage/aside.py:clear": "what is no file of ours is moved aside; without it the next start does it",
+    "storage/queries.py:write_sample": "derived, synced by nobody and named by nothing: no answer depends on it",
+    "storage/queries.py:forget_sample": "the same",
     "app/engine/recovery.py:_recover_collection": "an empty write.lock where there is none: the next start makes it",
     "storage/repair_write.py:_link": "into a folder that nothing names yet",
     "storage/repair_write.py:write": "the same",
