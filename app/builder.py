@@ -6,13 +6,14 @@ from app import logs, settings
 from app.children import adopt
 from app.engine.background import Stop, Watched, Worked, work
 from app.engine.building import Building
+from app.granted import granted_cores
 
 POLL_S = 0.1
 
 
 def run(config: settings.Settings) -> None:
     stop = Stop()
-    threads = settings.granted_cores()
+    threads = granted_cores()
 
     def building(c: Worked) -> Building:
         return Building(c, config.index_min_rows, config.seal_quiet_s, threads, stop)

@@ -102,8 +102,8 @@ class Settings:
         granted_memory,
         "Memory that all processes of the server may use together. An index that could not be built or served in it is "
         "refused, and `auto` chooses by it; the page cache comes on top, and gives way.",
-        low=128 * UNITS["MiB"],
-        high=1 << 50,
+        low=UNITS["MiB"],
+        high=1 << 49,
         unit="bytes",
         default_text="the least limit of the cgroups it runs in, else the machine's memory",
     )

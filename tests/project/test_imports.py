@@ -12,7 +12,7 @@ OURS = ("app", "storage", "index", "seedvec")
 
 MAY_IMPORT = {
     "app/api": {"app.api", "app.engine", "app.settings", "seedvec"},
-    "app/engine": {"app.engine", "app.settings", "app.children", "storage", "index", "seedvec"},
+    "app/engine": {"app.engine", "app.settings", "app.granted", "app.children", "storage", "index", "seedvec"},
     "app": {"app", "storage", "index", "seedvec"},
     "storage": {"storage", "seedvec"},
     "index": {"index"},

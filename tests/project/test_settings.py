@@ -13,7 +13,6 @@ from app.settings import (
     Settings,
     add_flags,
     flag,
-    granted_cores,
     listening_address,
     load,
     refuse_keys,
@@ -99,7 +98,3 @@ def test_an_open_address_is_refused_without_a_key(host: str) -> None:
 def test_a_key_is_not_silently_ignored(name: str) -> None:
     with pytest.raises(SettingError, match=name):
         refuse_keys({PREFIX + name: "secret"})
-
-
-def test_granted_cores() -> None:
-    assert granted_cores() >= 1
