@@ -181,11 +181,16 @@ def padded(rows: NDArray[np.float32], width: int) -> NDArray[np.float32]:
 def opened(codes: Any, vectors: Vectors, calibration: Calibration | None) -> Ivf:
     """From what was read to what searches. Raises IndexFileError where it does not belong to these vectors."""
     n, d = vectors.rows.shape
-    if not isinstance(codes, faiss.IndexIVFPQFastScan) or codes.ntotal != n:
-        raise IndexFileError(f"not the lists of {n} × {d}")
-    metric = faiss.METRIC_INNER_PRODUCT if vectors.metric == "dot" else faiss.METRIC_L2
-    if not d <= codes.d < d + codes.pq.dsub:
-        raise IndexFileError(f"made for {codes.d} dimensions, not {d}")
-    if codes.metric_type != metric or codes.invlists.compute_ntotal() != n:
-        raise IndexFileError("the lists do not fit together")
+    if not are_lists_of(codes, vectors) or codes.ntotal != n or codes.invlists.compute_ntotal() != n:
+        raise IndexFileError(f"not the lists of {n} × {d} under {vectors.metric}")
     return Ivf(vectors, codes, calibration)
+
+
+def are_lists_of(codes: Any, vectors: Vectors) -> bool:
+    """Whether what was read is such an index, for such vectors (however many)."""
+    metric = faiss.METRIC_INNER_PRODUCT if vectors.metric == "dot" else faiss.METRIC_L2
+    if not isinstance(codes, faiss.IndexIVFPQFastScan) or codes.metric_type != metric:
+        return False
+    d = vectors.rows.shape[1]
+    # Padded to parts of equal width.
+    return bool(d <= codes.d < d + codes.pq.dsub)
