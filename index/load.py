@@ -29,7 +29,7 @@ def load(path: Path, meta: dict[str, Any], vectors: Vectors) -> Approximate:
         kind = meta["kind"]
     except (KeyError, TypeError, ValueError) as e:
         raise IndexFileError(f"{path.name}: its calibration cannot be read") from e
-    index = persist.read(path)
+    index = persist.read(path, kind)
     if kind == "hnsw":
         return hnsw.opened(index, vectors, calibration)
     if kind == "ivf":

@@ -24,7 +24,7 @@ def write(index: Any, path: Path, skip_storage: bool) -> None:
         os.fsync(f.fileno())
 
 
-def read(path: Path) -> Any:
+def read(path: Path, kind: str) -> Any:
     """The index, its large arrays left in the page cache: a graph's by Faiss (IO_FLAG_MMAP_IFC), lists by us.
 
     Raises IndexFileError: not a Faiss file, or cut off; FileNotFoundError.
@@ -32,7 +32,7 @@ def read(path: Path) -> Any:
     if not path.exists():
         raise FileNotFoundError(path)
     try:
-        lists = mapped_lists.read(path)
+        lists = mapped_lists.read(path) if kind == "ivf" else None
         return lists if lists is not None else faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
     except (RuntimeError, MemoryError, ValueError) as e:
         raise IndexFileError(f"{path.name}: {str(e).strip().splitlines()[-1] if str(e) else type(e).__name__}") from e

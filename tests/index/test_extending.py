@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from index import ivf_build
-from index.build import Base, build, extendable
+from index.build import Base, build
 from index.contract import Metric, Vectors
 from index.load import load
 from tests.index.data import DTYPES, METRICS, clustered, vectors
