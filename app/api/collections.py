@@ -17,7 +17,7 @@ from app.engine.errors import Refused
 from app.engine.types import DEFAULT_RECALL, CollectionSettings, Dtype, Engine, IdType, IndexKind, IndexSpec, Metric
 
 Name = Annotated[str, Path(description="the collection's name", examples=[examples.COLLECTION])]
-Recall = Annotated[float, Field(gt=RECALL_MIN, le=RECALL_MAX, allow_inf_nan=False)]
+Recall = Annotated[float, Field(ge=RECALL_MIN, le=RECALL_MAX, allow_inf_nan=False)]
 
 
 class Strict(BaseModel):

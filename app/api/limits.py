@@ -38,11 +38,11 @@ REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
 WAIT_S_DEFAULT, WAIT_S_MAX = 60.0, 3600.0
 """Seconds of `?wait=ready&timeout_s=`."""
 
-RECALL_MIN, RECALL_MAX = 0.0, 1.0
-"""Exclusive, inclusive."""
+RECALL_MIN, RECALL_MAX = 0.5, 1.0
+"""Both inclusive. Less than half of the neighbours is no search; 1 is the exact one."""
 
 
-def shown() -> dict[str, int]:
+def shown() -> dict[str, float]:
     """The limits as `GET /v1` answers them; bytes where the name says so."""
     return {
         "k_default": K_DEFAULT,
@@ -50,6 +50,8 @@ def shown() -> dict[str, int]:
         "queries_max": QUERIES_MAX,
         "queries_json_max": QUERIES_JSON_MAX,
         "queries_times_k_max": QUERY_HITS_MAX,
+        "recall_min": RECALL_MIN,
+        "recall_max": RECALL_MAX,
         "list_default": LIST_DEFAULT,
         "list_max": LIST_MAX,
         "fetch_ids_max": IDS_MAX,

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType, field
 
 from app.api.examples import FILTER, FILTER_TEXT
-from app.api.limits import K_DEFAULT, K_MAX, K_MIN, LIST_DEFAULT, LIST_MAX, LIST_MIN
+from app.api.limits import K_DEFAULT, K_MAX, K_MIN, LIST_DEFAULT, LIST_MAX, LIST_MIN, RECALL_MAX, RECALL_MIN
 from app.engine.types import Id
 
 Field = Literal["metadata", "vector"]
@@ -25,6 +25,32 @@ QueryFilter = Annotated[
     Meta(
         description="only items whose metadata matches: the JSON text of a filter, percent-encoded",
         examples=[FILTER_TEXT],
+    ),
+]
+Recall = Annotated[
+    float,
+    Meta(
+        ge=RECALL_MIN,
+        le=RECALL_MAX,
+        description="share of the true k nearest to be found, on average over queries like those calibrated on; "
+        "1 is exact; default: the collection's",
+    ),
+]
+Exact = Annotated[bool, Meta(description="the true nearest, whatever it costs")]
+BodyParams = Annotated[
+    dict[str, int],
+    Meta(
+        description="instead of a recall, the index's own search parameters: `ef_search` (hnsw; at least k is used), "
+        "or `nprobe` and `rerank` (ivf)",
+        examples=[{"ef_search": 64}, {"nprobe": 16, "rerank": 4}],
+    ),
+]
+QueryParams = Annotated[
+    str,
+    Meta(
+        description="instead of a recall, the index's own search parameters: the JSON text of an object, "
+        "percent-encoded",
+        examples=['{"ef_search": 64}'],
     ),
 ]
 Explain = Annotated[bool, Meta(description="answer also how the hits were found")]
@@ -58,13 +84,15 @@ class WriteQuery(Struct, forbid_unknown_fields=True):
 
 
 class SearchBody(Struct, forbid_unknown_fields=True):
-    """Exactly one of `vector`, `vectors` and `id`."""
+    """Exactly one of `vector`, `vectors` and `id`; at most one of `recall`, `exact` and `params`."""
 
     vector: Vector | UnsetType = UNSET
     vectors: list[Vector] | UnsetType = UNSET
     id: Id | UnsetType = UNSET
     k: K = K_DEFAULT
-    exact: bool = False
+    recall: Recall | UnsetType = UNSET
+    exact: Exact = False
+    params: BodyParams | UnsetType = UNSET
     max_distance: MaxDistance | UnsetType = UNSET
     include: list[Field] | UnsetType = UNSET
     filter: BodyFilter | UnsetType = UNSET
@@ -72,8 +100,12 @@ class SearchBody(Struct, forbid_unknown_fields=True):
 
 
 class SearchQuery(Struct, forbid_unknown_fields=True):
+    """At most one of `recall`, `exact` and `params`."""
+
     k: K = K_DEFAULT
-    exact: bool = False
+    recall: Recall | UnsetType = UNSET
+    exact: Exact = False
+    params: QueryParams | UnsetType = UNSET
     max_distance: MaxDistance | UnsetType = UNSET
     include: list[Field] | UnsetType = UNSET
     filter: QueryFilter | UnsetType = UNSET

@@ -3,7 +3,7 @@
 import asyncio
 import re
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from msgspec import UNSET, UnsetType
@@ -18,17 +18,18 @@ from app.api.filter_in import filter_in
 from app.api.ids import check_ids
 from app.api.json_in import decode
 from app.api.limits import QUERIES_JSON_MAX, QUERIES_MAX, QUERY_HITS_MAX
-from app.api.refusals import one
+from app.api.params_in import params_in
+from app.api.refusals import many, one
 from app.api.resource import Call, Operation, Resource
 from app.api.schemas import SearchBody, SearchQuery
 from app.api.vectors_in import check_columns, matrix
 from app.engine.errors import Fault, Invalid, OutOfRange
-from app.engine.filters.ast import Filter
-from app.engine.types import CollectionSettings, Engine, Id, Include, SearchAnswer
+from app.engine.types import EXACTLY, Asked, CollectionSettings, Engine, Id, Include, SearchAnswer
 
 _SEARCH = Decoder(SearchBody)
 _ROW = re.compile(r"vector(?:s\[(\d+)\])?")
 _METADATA: Include = frozenset({"metadata"})
+_NOTHING: Include = frozenset()
 _HITS_INLINE = 1_000
 """Hits that are printed on the event loop: about a millisecond."""
 
@@ -37,18 +38,13 @@ _HITS_INLINE = 1_000
 class Search:
     """A decoded search: of queries (q, d), or of a stored item.
 
-    several: answer `results` instead of `hits`; filter: None where all items match; place: how an error names query i.
+    several: answer `results` instead of `hits`; place: how an error names query i.
     """
 
     queries: NDArray[Any] | None
     id: Id | None
-    k: int
-    exact: bool
-    max_distance: float | None
-    include: Include | None
+    asked: Asked
     several: bool
-    filter: Filter | None
-    explain: bool
     place: str = "vector"
 
 
@@ -69,7 +65,7 @@ async def search(call: Call) -> Response:
 
 async def neighbors(call: Call) -> Response:
     query = call.query(SearchQuery)
-    return await _answer(call, _made(query, None, call.id(), False))
+    return await _answer(call, Search(None, call.id(), _asked(query), False))
 
 
 def parse(media: Media, body: bytes | bytearray, query: SearchQuery | None, settings: CollectionSettings) -> Search:
@@ -85,13 +81,13 @@ def parse(media: Media, body: bytes | bytearray, query: SearchQuery | None, sett
     if (given.vector is not UNSET) + (given.vectors is not UNSET) + (given.id is not UNSET) != 1:
         raise one(Invalid, "vector", "give exactly one of vector, vectors and id")
     if given.vector is not UNSET:
-        return _made(given, matrix((given.vector,), settings.dimension, "vector"), None, False)
+        return Search(matrix((given.vector,), settings.dimension, "vector"), None, _asked(given), False)
     if given.id is not UNSET:
         check_ids([given.id], settings.id_type, "id")
-        return _made(given, None, given.id, False)
+        return Search(None, given.id, _asked(given), False)
     assert given.vectors is not UNSET
     _check_volume(len(given.vectors), given.k, QUERIES_JSON_MAX, "vectors")
-    return _made(given, matrix(given.vectors, settings.dimension, "vectors[{}]"), None, True, "vectors[{}]")
+    return Search(matrix(given.vectors, settings.dimension, "vectors[{}]"), None, _asked(given), True, "vectors[{}]")
 
 
 def _parse_npy(body: bytes | bytearray, query: SearchQuery, settings: CollectionSettings) -> Search:
@@ -100,7 +96,7 @@ def _parse_npy(body: bytes | bytearray, query: SearchQuery, settings: Collection
     queries = array if several else array.reshape(1, -1)
     _check_volume(len(queries), query.k, QUERIES_MAX, "shape")
     check_columns(queries.shape[1], settings.dimension)
-    return _made(query, queries, None, several, "row {}")
+    return Search(queries, None, _asked(query), several, "row {}")
 
 
 def _check_volume(queries: int, k: int, most: int, where: str) -> None:
@@ -111,66 +107,64 @@ def _check_volume(queries: int, k: int, most: int, where: str) -> None:
         raise one(OutOfRange, "k", f"{queries} queries x k {k} is over the {QUERY_HITS_MAX} hits of one request")
 
 
-def _made(
-    given: SearchBody | SearchQuery,
-    queries: NDArray[Any] | None,
-    id: Id | None,
-    several: bool,
-    place: str = "vector",
-) -> Search:
-    max_distance = None if isinstance(given.max_distance, UnsetType) else given.max_distance
-    include = None if isinstance(given.include, UnsetType) else frozenset(given.include)
-    wanted = filter_in(given.filter)
-    return Search(queries, id, given.k, given.exact, max_distance, include, several, wanted, given.explain, place)
+def _asked(given: SearchBody | SearchQuery) -> Asked:
+    return Asked(
+        given.k,
+        _recall(given),
+        None if given.params is UNSET else params_in(given.params),
+        None if isinstance(given.max_distance, UnsetType) else given.max_distance,
+        _METADATA if isinstance(given.include, UnsetType) else frozenset(given.include),
+        filter_in(given.filter),
+        given.explain,
+    )
+
+
+def _recall(given: SearchBody | SearchQuery) -> float | None:
+    """None: as the collection promises, or as `params` find. Raises Invalid where more than one way is asked for."""
+    ways = [name for name in ("recall", "exact", "params") if getattr(given, name) not in (UNSET, False)]
+    if len(ways) > 1:
+        faults = [Fault(way, f"goes without {' and '.join(w for w in ways if w != way)}") for way in ways]
+        raise many(Invalid, faults, len(faults), "give at most one of recall, exact and params")
+    if given.exact:
+        return EXACTLY
+    return None if isinstance(given.recall, UnsetType) else given.recall
 
 
 async def _answer(call: Call, given: Search) -> Response:
     arrays = call.accepts(NPZ)
-    if arrays and given.include:
-        raise one(Invalid, "include", f"{NPZ} holds ids and distances alone: ask for JSON")
-    if arrays and given.explain:
-        raise one(Invalid, "explain", f"{NPZ} holds ids and distances alone: ask for JSON")
-    include = frozenset[str]() if arrays else _METADATA if given.include is None else given.include
-    answer = await _find(call, given, include)
+    if arrays:
+        given = replace(given, asked=_for_arrays(given.asked))
+    answer = await _find(call, given)
     took_s = time.perf_counter() - call.started
     # Asked for after the search: a first write meanwhile may have fixed the type of the very ids that were found.
     id_type = call.settings().id_type if arrays else "auto"
 
     def build() -> Response:
         if arrays:
-            return npz_response(answer, given.k, id_type)
+            return npz_response(answer, given.asked.k, id_type)
         return json_response(search_value(answer, given.several, took_s))
 
     # k is at most what one query answers: a cheap bound that needs no walk over the results.
-    if len(answer.results) * given.k > _HITS_INLINE:
+    if len(answer.results) * given.asked.k > _HITS_INLINE:
         return await asyncio.to_thread(build)
     return build()
 
 
-async def _find(call: Call, given: Search, include: Include) -> SearchAnswer:
+def _for_arrays(asked: Asked) -> Asked:
+    """Metadata left out, as nobody asked for them. Raises Invalid for what arrays do not hold."""
+    if asked.include and asked.include is not _METADATA:
+        raise one(Invalid, "include", f"{NPZ} holds ids and distances alone: ask for JSON")
+    if asked.explain:
+        raise one(Invalid, "explain", f"{NPZ} holds ids and distances alone: ask for JSON")
+    return replace(asked, include=_NOTHING)
+
+
+async def _find(call: Call, given: Search) -> SearchAnswer:
     try:
         if given.queries is None:
             assert given.id is not None
-            return await call.engine.search_id(
-                call.name,
-                given.id,
-                given.k,
-                exact=given.exact,
-                max_distance=given.max_distance,
-                include=include,
-                filter=given.filter,
-                explain=given.explain,
-            )
-        return await call.engine.search(
-            call.name,
-            given.queries,
-            given.k,
-            exact=given.exact,
-            max_distance=given.max_distance,
-            include=include,
-            filter=given.filter,
-            explain=given.explain,
-        )
+            return await call.engine.search_id(call.name, given.id, given.asked)
+        return await call.engine.search(call.name, given.queries, given.asked)
     except Invalid as refused:
         if given.place != "vector":
             _rename(refused, given.place)

@@ -16,9 +16,11 @@ from app.engine.agreement import from_stored, refuse_difference, refuse_params, 
 from app.engine.collection import Collection, Limits, Pools
 from app.engine.describe import build_is_due, describe
 from app.engine.filters.ast import Filter
+from app.engine.sample import Keep
 from app.engine.translate import FULL, translated
 from app.engine.turn import at_end_of_turn
 from app.engine.types import (
+    Asked,
     CollectionSettings,
     Id,
     Idempotency,
@@ -30,7 +32,8 @@ from app.engine.types import (
     SearchAnswer,
     Written,
 )
-from app.settings import Settings, granted_cores
+from app.granted import granted_cores
+from app.settings import Settings
 from index.threads import set_threads
 from storage import errors as below
 from storage.ballast import Ballast
@@ -48,8 +51,10 @@ T = TypeVar("T")
 class LocalEngine:
     """Implements `app.engine.types.Engine`. Lives on one event loop; start() before the first request."""
 
-    def __init__(self, data: Path, settings: Settings) -> None:
+    def __init__(self, data: Path, settings: Settings, worker: str = "worker") -> None:
+        """worker: what this process is called among those that serve the folder."""
         self._data = data
+        self._keep = Keep(worker, settings.keep_queries)
         self._limits = Limits(settings.pending_rows, settings.pending_bytes, settings.index_min_rows)
         self._pools = Pools(
             ThreadPoolExecutor(WRITER_THREADS, "writer"),
@@ -114,6 +119,8 @@ class LocalEngine:
                 log.exception("while following collection %s", collection.name)
             if collection.damage is not None:
                 self._shut(collection.name, collection.folder.name, collection.damage)
+            elif collection.sample.is_due() and not self._ballast.given_up():
+                self._pools.workers.submit(collection.sample.to_write())
 
     def _shut(self, name: str, uuid: str, reason: str) -> None:
         """Closes it for every process, until the next start has looked at it."""
@@ -161,7 +168,8 @@ class LocalEngine:
         if collection is None:
             assert self._registry is not None
             with translated(name):
-                collection = Collection(name, self._registry.folder(registered.uuid), self._limits, self._pools)
+                folder = self._registry.folder(registered.uuid)
+                collection = Collection(name, folder, self._limits, self._pools, self._keep)
             self._open[registered.uuid] = collection
         return collection
 
@@ -328,32 +336,8 @@ class LocalEngine:
     async def count(self, name: str, filter: Filter) -> int:
         return await reading.count(self._collection(name), filter)
 
-    async def search(
-        self,
-        name: str,
-        queries: NDArray[Any],
-        k: int,
-        *,
-        exact: bool = False,
-        max_distance: float | None = None,
-        include: Include = frozenset({"metadata"}),
-        filter: Filter | None = None,
-        explain: bool = False,
-    ) -> SearchAnswer:
-        asked = reading.Asked(k, exact, max_distance, include, filter, explain)
+    async def search(self, name: str, queries: NDArray[Any], asked: Asked) -> SearchAnswer:
         return await reading.find(self._collection(name), queries, asked)
 
-    async def search_id(
-        self,
-        name: str,
-        id: Id,
-        k: int,
-        *,
-        exact: bool = False,
-        max_distance: float | None = None,
-        include: Include = frozenset({"metadata"}),
-        filter: Filter | None = None,
-        explain: bool = False,
-    ) -> SearchAnswer:
-        asked = reading.Asked(k, exact, max_distance, include, filter, explain)
+    async def search_id(self, name: str, id: Id, asked: Asked) -> SearchAnswer:
         return await reading.find_neighbours(self._collection(name), id, asked)

@@ -9,13 +9,13 @@ import base64
 import binascii
 import heapq
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from app.engine import errors, intake, search
+from app.engine import errors, intake, planning, search
 from app.engine.collection import Collection
 from app.engine.errors import Fault
 from app.engine.explain import Watch, explain
@@ -23,7 +23,7 @@ from app.engine.filters.ast import Filter
 from app.engine.filters.row import compile_row, decode
 from app.engine.matching import Matching, Undescribed, Unusable, is_kept, matching
 from app.engine.places import Place, Places, locate
-from app.engine.types import Hits, Id, Include, Items, Page, SearchAnswer
+from app.engine.types import Asked, Hits, Id, Include, Items, Page, SearchAnswer
 from app.engine.view import View
 from index.contract import Alive
 
@@ -79,27 +79,20 @@ def _at_one_moment(c: Collection, act: Callable[[View], T]) -> T:
 # -------------------------------------------------------------------- search
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """What a search wants besides its queries."""
-
-    k: int
-    exact: bool = False
-    max_distance: float | None = None
-    include: Include = frozenset({"metadata"})
-    filter: Filter | None = None
-    explain: bool = False
-
-
 async def find(c: Collection, queries: NDArray[Any], asked: Asked) -> SearchAnswer:
+    return await _find(c, queries, asked, 0)
+
+
+async def _find(c: Collection, queries: NDArray[Any], asked: Asked, more: int) -> SearchAnswer:
+    """more: hits besides k, of a search that is planned for k."""
     for attempt in range(TRIES):
         watch = Watch()
         view, left = await look(c, asked.filter, again=attempt > 0)
         prepared = intake.check_query(queries, view.settings)
         watch.lap("filter_ms")
-        plan = search.plan(view, asked.k, view.settings.recall, asked.exact, left)
+        plan = _planned(c, view, left, asked)
         watch.lap("plan_ms")
-        found = await _run(c, view, plan, prepared, asked.k)
+        found = await _run(c, view, plan, prepared, asked.k + more)
         watch.lap("search_ms")
         try:
             return _search_answer(c, view, left, found, asked, watch)
@@ -108,13 +101,19 @@ async def find(c: Collection, queries: NDArray[Any], asked: Asked) -> SearchAnsw
     with c.pinned() as view:
         prepared = intake.check_query(queries, view.settings)
         left = _left_now(c, view, asked.filter)
-        plan = search.plan(view, asked.k, view.settings.recall, asked.exact, left)
-        found = search.run(view, plan, prepared, asked.k)
+        plan = _planned(c, view, left, asked)
+        found = search.run(view, plan, prepared, asked.k + more)
         return _search_answer(c, view, left, found, asked, Watch())
 
 
+def _planned(c: Collection, view: View, left: Matching, asked: Asked) -> planning.SearchPlan:
+    """Raises Invalid's family for params that nothing here takes."""
+    recall = view.settings.recall if asked.recall is None else asked.recall
+    return planning.plan(view, asked.k, recall, left, asked.params)
+
+
 async def _run(
-    c: Collection, view: View, plan: search.SearchPlan, queries: NDArray[np.float32], k: int
+    c: Collection, view: View, plan: planning.SearchPlan, queries: NDArray[np.float32], k: int
 ) -> search.Results:
     if plan.cost_us * len(queries) <= LOOP_US:
         return search.run(view, plan, queries, k)
@@ -128,7 +127,7 @@ def _search_answer(
     hits = [_hits(c, answer, asked, left.filter) for answer in found.answers]
     watch.lap("items_ms")
     explained = explain(view, left, found, watch) if asked.explain else None
-    return SearchAnswer(hits, found.exact, found.expected_recall, None if found.exact else "data", explained)
+    return SearchAnswer(hits, found.exact, found.expected_recall, found.calibrated_on, explained)
 
 
 def _hits(c: Collection, answer: search.Answer, asked: Asked, filter: Filter | None) -> Hits:
@@ -140,7 +139,7 @@ def _hits(c: Collection, answer: search.Answer, asked: Asked, filter: Filter | N
 async def find_neighbours(c: Collection, id_: Id, asked: Asked) -> SearchAnswer:
     """One more than asked, then the item itself taken out."""
     _, vector = vector_of(c, id_)
-    answer = await find(c, vector.reshape(1, -1), replace(asked, k=asked.k + 1))
+    answer = await _find(c, vector.reshape(1, -1), asked, 1)
     hits = answer.results[0]
     keep = [i for i, other in enumerate(hits.items.ids) if other != id_][: asked.k]
     items = Items(

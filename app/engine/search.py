@@ -1,4 +1,4 @@
-"""One search over one view: plan every part, search it, merge by (distance, id)."""
+"""One search over one view: every part searched as planned, and merged by (distance, id)."""
 
 import time
 from dataclasses import dataclass
@@ -7,34 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from app.engine.matching import Matching, matching
 from app.engine.places import Group, Places
+from app.engine.planning import SearchPlan, Step
+from app.engine.types import CalibratedOn
 from app.engine.view import View
-from index.contract import Alive, Found, Index, Plan
-
-MAX_DROPPED_SHARE = 0.05
-"""Above it the calibration speaks of another collection: no recall is claimed."""
-MAX_PLANS = 64
-"""Plans kept with a view: clients ask for few different k."""
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """How one part (or the pending rows) is searched. part: its number in the view; None: the pending rows."""
-
-    part: int | None
-    index: Index
-    plan: Plan
-    alive: Alive | None
-
-
-@dataclass(frozen=True, slots=True)
-class SearchPlan:
-    steps: tuple[Step, ...]
-    exact: bool
-    expected_recall: float | None
-    cost_us: float
-    """Of one query on one thread."""
+from index.contract import Found
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,62 +42,13 @@ class Took:
 
 @dataclass(frozen=True, slots=True)
 class Results:
-    """One answer a query. exact: they are the true nearest."""
+    """One answer a query. exact: they are the true nearest. The rest as in `SearchAnswer`."""
 
     answers: list[Answer]
     took: tuple[Took, ...]
     exact: bool
     expected_recall: float | None
-
-
-def plan(view: View, k: int, recall: float, exact: bool, left: Matching | None = None) -> SearchPlan:
-    """left: the rows that a filter leaves; None: all that live. Made once a view and filter: it depends on no more."""
-    left = left or matching(view, None)
-    key = (k, recall, exact, left.key)
-    made: SearchPlan | None = view.plans.get(key)
-    if made is None:
-        made = _plan(view, k, recall, exact, left)
-        if len(view.plans) < MAX_PLANS:
-            view.plans[key] = made
-    return made
-
-
-def _plan(view: View, k: int, recall: float, exact: bool, left: Matching) -> SearchPlan:
-    steps = []
-    recalls: list[float | None] = []
-    for number, (part, alive) in enumerate(zip(view.parts, left.parts, strict=True)):
-        rows = part.segment.row.rows
-        live = rows if alive is None else alive.count
-        if not live:
-            continue
-        segment = part.segment
-        index = segment.exact if exact or segment.index is None else segment.index
-        chosen = index.plan(k, recall)
-        if chosen.exact:
-            index = segment.exact
-        # Under a filter the calibration speaks of other rows than those that are asked for.
-        unknown = left.filter is not None or live < rows * (1 - MAX_DROPPED_SHARE)
-        recalls.append(1.0 if chosen.exact else None if unknown else chosen.expected_recall)
-        steps.append(Step(number, index, chosen, alive))
-    pending = len(view.pending.keys) if left.pending is None else left.pending.count
-    if pending:
-        everything = view.pending.exact
-        steps.append(Step(None, everything, everything.plan(k, recall), left.pending))
-    all_exact = all(step.plan.exact for step in steps)
-    known = [r for r in recalls if r is not None]
-    expected = min(known, default=1.0) if len(known) == len(recalls) else None
-    return SearchPlan(tuple(steps), all_exact, expected, sum(_cost_us(view, step) for step in steps))
-
-
-def _cost_us(view: View, step: Step) -> float:
-    """About, of one query: an index that some rows are left out of has to look at more of the others."""
-    if step.alive is None:
-        return step.plan.cost_us
-    exact = view.pending.exact if step.part is None else view.parts[step.part].segment.exact
-    least = exact.cost_us(step.alive.count)
-    if step.plan.exact:
-        return least
-    return min(least, step.plan.cost_us * len(step.alive.mask) / step.alive.count)
+    calibrated_on: CalibratedOn | None
 
 
 def run(view: View, search: SearchPlan, queries: NDArray[np.float32], k: int) -> Results:
@@ -133,7 +61,9 @@ def run(view: View, search: SearchPlan, queries: NDArray[np.float32], k: int) ->
         took.append(Took(step, (time.perf_counter() - begun) * 1000, hits.exact, dict(hits.params or {})))
     exact = all(t.exact for t in took)
     answers = [_merge(view, found, query, k) for query in range(len(queries))]
-    return Results(answers, tuple(took), exact, 1.0 if exact else search.expected_recall)
+    if exact:
+        return Results(answers, tuple(took), True, 1.0, None)
+    return Results(answers, tuple(took), False, search.expected_recall, search.calibrated_on)
 
 
 def _merge(view: View, found: list[tuple[int | None, Found]], query: int, k: int) -> Answer:

@@ -12,6 +12,7 @@ from app.engine import reading
 from app.engine.collection import Collection
 from app.engine.filters.ast import Filter
 from app.engine.filters.parse import parse
+from app.engine.types import EXACTLY, Asked
 from tests.engine.rig import Rig
 from tests.filter_reference import matches
 
@@ -44,8 +45,8 @@ async def judge(rig: Rig, worker: Collection, filter: Json, page: int = 100, k: 
     assert await reading.count(worker, given) == len(wanted), filter
     shown = await listed(worker, given, page)
     assert shown == {id_: rig.model[id_][1] for id_ in wanted}, filter
-    for exact, n in ((True, len(rig.model) + 3), *(((False, k),) if k else ())):
-        asked = reading.Asked(n, exact, filter=given)
+    for recall, n in ((EXACTLY, len(rig.model) + 3), *(((None, k),) if k else ())):
+        asked = Asked(n, recall, filter=given)
         hits = (await reading.find(worker, np.ones((1, rig.dimension), np.float32), asked)).results[0]
         found = hits.items.ids
         assert len(set(found)) == len(found) == min(n, len(wanted)) and set(found) <= set(wanted), filter

@@ -15,13 +15,14 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from app.engine import reading, search
+from app.engine import planning, reading, search
 from app.engine.background import Stop, Worked
 from app.engine.building import Building
 from app.engine.collection import Collection, Limits, Pools
 from app.engine.files import write_sealed
 from app.engine.merge_patch import merge_patch
 from app.engine.sealing import Sealing
+from app.engine.types import EXACTLY
 from storage import catalogue
 from storage.catalogue import ColumnsRow, IndexRow, SegmentRow, Settings, State
 from storage.check import check
@@ -339,7 +340,7 @@ class Rig:
         assert items.vectors is not None
         assert [v.tobytes() for v in items.vectors] == [self.model[i][0] for i in ids]
         query = np.ones((1, self.dimension), np.float32)
-        plan = search.plan(view, len(ids) + 3, 0.95, exact=True)
+        plan = planning.plan(view, len(ids) + 3, EXACTLY)
         found = search.run(view, plan, query, len(ids) + 3).answers[0].ids
         assert sorted(found) == sorted(ids)
 

@@ -13,7 +13,7 @@ import pytest
 from app.engine import errors
 from app.engine.engine import LocalEngine
 from app.engine.recovery import recover
-from app.engine.types import CollectionSettings, Rows
+from app.engine.types import Asked, CollectionSettings, Rows
 from app.settings import Settings
 from storage.registry import Registry
 
@@ -100,7 +100,7 @@ def test_a_dropped_collection_leaves_nothing_open(engine: LocalEngine, data: Pat
         await engine.create(name, SMALL)
         await engine.add(name, rows(2))
         await engine.add(name, rows(6000))
-        await engine.search(name, np.ones((1, 4), np.float32), 3)
+        await engine.search(name, np.ones((1, 4), np.float32), Asked(3))
         await engine.drop(name)
 
     for n in range(3):
@@ -149,7 +149,7 @@ def test_one_damaged_collection_does_not_keep_others_from_being_followed(
     engine._look_at_all()
     assert [len(engine._open[u].follower._view.parts) for u in engine._open][1:] == [2, 2]  # type: ignore[union-attr]
     with pytest.raises(errors.CollectionClosed):
-        run(engine.search("a", np.ones((1, 4), np.float32), 1))
+        run(engine.search("a", np.ones((1, 4), np.float32), Asked(1)))
     run(other.close())
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from app.engine import bulk, reading
 from app.engine.errors import IdempotencyMismatch
-from app.engine.types import Idempotency
+from app.engine.types import EXACTLY, Asked, Idempotency
 from tests.engine.filter_judge import at_rest, matching, parsed
 from tests.engine.filter_races import (
     ODD,
@@ -138,7 +138,7 @@ def test_a_hit_matches_what_is_shown(rig: Rig, monkeypatch: pytest.MonkeyPatch, 
     outs = [lambda id_=id_: rig.patch(id_, {"odd": False}) and None for id_ in (1, 3, 5, 7)[:times]]
     searchers = Between(after=list(outs))
     worker = worker_with(rig, searchers=searchers)
-    asked = reading.Asked(20, True, filter=parsed(ODD))
+    asked = Asked(20, EXACTLY, filter=parsed(ODD))
     found = at_rest(reading.find(worker, np.ones((1, 4), np.float32), asked)).results[0].items
     assert not searchers.after
     assert sorted(found.ids) == matching(rig, ODD)

@@ -12,7 +12,7 @@ import pytest
 from app.engine import errors
 from app.engine.engine import LocalEngine
 from app.engine.recovery import recover
-from app.engine.types import CollectionSettings, IndexSpec, Rows
+from app.engine.types import EXACTLY, Asked, CollectionSettings, IndexSpec, Rows
 from app.settings import Settings
 from storage.failpoints import armed, watched
 from storage.layout import SEGMENTS_NAME
@@ -69,7 +69,7 @@ async def opened(data: Path) -> LocalEngine:
 async def finds_all(engine: LocalEngine) -> None:
     for name, n in (("one", ROWS), ("two", 10)):
         vectors = rows(n).vectors
-        answer = await engine.search(name, vectors[:5], 1, exact=True)
+        answer = await engine.search(name, vectors[:5], Asked(1, EXACTLY))
         assert [hits.items.ids for hits in answer.results] == [[i] for i in range(5)]
 
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from app.engine.engine import LocalEngine
 from app.engine.filters.parse import parse
-from app.engine.types import SearchAnswer
+from app.engine.types import EXACTLY, Asked, SearchAnswer
 from tests.faults.ledger import Id, Row, Stored, World, digest
 
 ALL = 1_000_000
@@ -60,14 +60,15 @@ async def _assert_consistent(engine: LocalEngine, name: str, ids: list[Id], vect
     assert found.ids == ids[some] and not missing and found.vectors is not None
     assert found.vectors.tobytes() == vectors[some].tobytes(), f"{name}: a fetch and the list differ"
     queries = np.random.default_rng(n).standard_normal((2, engine.settings(name).dimension)).astype(np.float32)
-    exact = await engine.search(name, queries, n + 3, exact=True, include=frozenset())
+    exact = await engine.search(name, queries, Asked(n + 3, EXACTLY, include=frozenset()))
     for hits in exact.results:
         assert sorted(hits.items.ids, key=str) == sorted(ids, key=str), f"{name}: the exact search finds other ids"
         assert (np.diff(hits.distances) >= 0).all()
     await _assert_filtered(engine, name, queries[:1], rows)
-    _assert_among(await engine.search(name, queries, K, include=frozenset()), exact, min(K, n), name)
+    _assert_among(await engine.search(name, queries, Asked(K, include=frozenset())), exact, min(K, n), name)
     if n and engine.settings(name).metric != "dot":
-        own = await engine.search(name, vectors[some].astype(np.float32), 1, exact=True, include=frozenset())
+        asked = Asked(1, EXACTLY, include=frozenset())
+        own = await engine.search(name, vectors[some].astype(np.float32), asked)
         nearest = [hits.items.ids[0] for hits in own.results]
         assert nearest == ids[some], f"{name}: a vector is not the nearest to itself"
 
@@ -76,7 +77,8 @@ async def _assert_filtered(engine: LocalEngine, name: str, query: Any, rows: dic
     """By what is derived from the metadata, against the metadata themselves."""
     wanted = [id_ for id_, (_, metadata) in rows.items() if few(metadata)]
     assert await engine.count(name, FEW) == len(wanted), f"{name}: another number match a filter"
-    found = await engine.search(name, query, len(rows) + 3, exact=True, filter=FEW, include=frozenset())
+    asked = Asked(len(rows) + 3, EXACTLY, include=frozenset(), filter=FEW)
+    found = await engine.search(name, query, asked)
     assert sorted(found.results[0].items.ids, key=str) == sorted(wanted, key=str), f"{name}: others match a filter"
 
 
