@@ -146,9 +146,9 @@ class DealtServer(uvicorn.Server):
         await self.engine.close()
 
 
-def serve(settings: Settings, channel: socket.socket) -> None:
-    """Answer what comes over the channel until SIGTERM."""
-    engine = LocalEngine(settings.data, settings)
+def serve(name: str, settings: Settings, channel: socket.socket) -> None:
+    """Answer what comes over the channel until SIGTERM. name: of this worker."""
+    engine = LocalEngine(settings.data, settings, name)
     config = uvicorn.Config(
         create_app(engine),
         loop="uvloop",
@@ -174,7 +174,7 @@ def main(arguments: list[str]) -> None:
     with socket.socket(fileno=int(descriptor)) as channel:
         channel.setblocking(False)
         os.set_inheritable(channel.fileno(), False)
-        serve(settings, channel)
+        serve(name, settings, channel)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from app.engine import errors, intake
 from app.engine.files import SealedFile, write_sealed
 from app.engine.matching import is_described
 from app.engine.merge_patch import merge_patch
+from app.engine.sample import NOTHING, Keep, QuerySample
 from app.engine.translate import translated
 from app.engine.turn import at_end_of_turn
 from app.engine.types import Id, Idempotency, Rows, Written
@@ -58,7 +59,7 @@ class Pools:
 
 
 class Collection:
-    def __init__(self, name: str, folder: Path, limits: Limits, pools: Pools) -> None:
+    def __init__(self, name: str, folder: Path, limits: Limits, pools: Pools, keep: Keep = NOTHING) -> None:
         self.name = name
         self.folder = folder
         self.limits = limits
@@ -68,6 +69,7 @@ class Collection:
         self.damage: str | None = None
         """Why it was closed since it was opened here; `LocalEngine` tells the other processes."""
         self.writer = Writer(folder, pools.writers, limits.pending_rows, limits.pending_bytes)
+        self.sample = QuerySample(folder, self.follower.dimension, keep)
 
     def view(self) -> View:
         """The present state, every acknowledged write in it. Raises CollectionNotFound, CollectionClosed.
@@ -140,6 +142,7 @@ class Collection:
     def close(self) -> None:
         self.follower.close()
         self.writer.close()
+        self.sample.flush()
 
     # ---------------------------------------------------------------- add and upsert
 

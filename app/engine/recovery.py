@@ -20,6 +20,7 @@ from storage.database import Database
 from storage.layout import CATALOGUE_NAME, COLLECTIONS_NAME, SEGMENTS_NAME, WRITE_LOCK_NAME, DataFolder
 from storage.orphans import Kind, look
 from storage.publish import Publisher
+from storage.queries import forget_sample
 from storage.registry import Registered, Registry, discard
 from storage.turns import Turns
 
@@ -162,6 +163,7 @@ def _take_out(folder: Path, bad: list[IndexRow | ColumnsRow]) -> None:
 def _tidy(folder: Path, db: Database, segments: list[SegmentRow], bad: list[IndexRow | ColumnsRow]) -> None:
     """All that needs writing, and can wait until there is room."""
     atomic.sweep(folder / SEGMENTS_NAME, {name for s in segments for name in s.files})
+    forget_sample(folder, leftovers=True)
     with closing(Turns(folder / WRITE_LOCK_NAME)) as turns:
         publisher = Publisher(db, turns)
         _forget(publisher, bad)

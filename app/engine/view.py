@@ -78,6 +78,7 @@ class Follower:
         with self.db.reading():
             settings = catalogue.read_settings(self.db)
         metric = cast(Metric, settings.metric)
+        self.dimension = settings.dimension
         self._buffer = PendingBuffer(settings.dimension, settings.vector_dtype, metric)
         self._view: View | None = None
 
