@@ -153,8 +153,7 @@ def _anew(
 ) -> Made:
     if kind == "ivf":
         return ivf_build.build(vectors, params, queries, progress)
-    index, calibration = hnsw_build.build(vectors, params, progress)
-    return Made(index, calibration, None)
+    return hnsw_build.build(vectors, params, queries, progress)
 
 
 def _extended(
@@ -164,6 +163,6 @@ def _extended(
     try:
         if kind == "ivf":
             return ivf_build.extend(vectors, base.path, base.rows, queries, progress)
+        return hnsw_build.extend(vectors, base.index, base.meta["params"], base.rows, queries, progress)
     except CannotExtend:
-        pass
-    return None
+        return None

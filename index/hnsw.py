@@ -4,21 +4,25 @@ they are not of norm 1: then the file holds a float16 copy of what the graph com
 
 import math
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from index import mapped, source, threads
-from index.approximate import Approximate, Measured
-from index.calibration import Calibration, K
+from index import links, mapped, source, threads
+from index.approximate import Approximate, Measured, spare
+from index.calibration import Calibration
 from index.contract import Alive, IndexFileError, Plan, Vectors
 from index.distance import distances
 from index.exact import Exact
 from index.walking import Walk
 
+EF_SEARCH = (8, 11, 16, 20, 24, 32, 40, 48, 64, 80, 96, 128, 160, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096)
+FULL_EF = (512, 4096)
 MAX_EF = 4096
+USUAL_K = 10
+"""Assumed where a price is reckoned before k is known."""
 WIDENING = 0.15
 """ef that finds the k nearest is to grow by this share of itself for each row passed over for one that matches.
 Measured on 200,000 and 1,000,000 × 128 at shares from 50 to 2 %; 1/share would be far too much."""
@@ -45,6 +49,7 @@ class _Sample(NamedTuple):
 
 class Hnsw(Approximate):
     kind = "hnsw"
+    defaults: ClassVar = {"ef_search": 64}
 
     def __init__(
         self, vectors: Vectors, graph: Any, calibration: Calibration | None, labels: NDArray[np.int64] | None = None
@@ -53,7 +58,8 @@ class Hnsw(Approximate):
         self._graph = graph
         self._copies = source.needs_copy(vectors)
         self._cached: dict[int, Any] = {}
-        self._walk = Walk(graph)
+        self.links = links.of(graph.hnsw)
+        self._walk = Walk(self.links)
         self._storage = faiss.downcast_index(graph.storage)
 
     def propose(self, queries: NDArray[np.float32], m: int, params: dict[str, int]) -> NDArray[np.int64]:
@@ -137,7 +143,15 @@ class Hnsw(Approximate):
 
     def among_us(self, plan: Plan, alive: Alive) -> float:
         plain, passed = plan.params["ef_search"], len(self.vectors.rows) / max(1, alive.count)
-        return plan.cost_us * float(_wanted(plain, K, K * passed)) / plain
+        return plan.cost_us * float(_wanted(plain, USUAL_K, USUAL_K * passed)) / plain
+
+    def families(self, k: int) -> list[list[dict[str, int]]]:
+        # So many are looked at in any case.
+        least = k + spare(k)
+        return [[{"ef_search": ef} for ef in [least, *(ef for ef in EF_SEARCH if ef > least)]]]
+
+    def efforts(self, k: int) -> list[dict[str, int]]:
+        return [{"ef_search": ef} for ef in FULL_EF]
 
     def widened(self, params: dict[str, int], factor: float) -> dict[str, int]:
         return {"ef_search": min(MAX_EF, round(params["ef_search"] * factor))}

@@ -1,44 +1,157 @@
-"""Building a graph, calibrated and numbered by rows.
+"""Building a graph, calibrated and numbered by rows; and extending one.
 
 The queries of the calibration must not be in the graph when it is calibrated, so they are added last; but slots have
 to be row numbers, since the segment is the graph's storage. So the graph is built in another order and its nodes are
 numbered anew at the end.
+
+A graph of most of the rows is extended: nodes of dropped rows are taken out, their neighbours linked to each other
+instead; the calibration's queries are taken out as if they had never been there; what is missing is added.
 """
 
+import math
+from collections.abc import Iterable
 from typing import Any
 
 import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from index import source, threads
-from index.calibration import Calibration, calibrate, held_out, true_kth
+from index import links, source, threads
+from index.approximate import Approximate
 from index.contract import Vectors
 from index.hnsw import Hnsw, shape
-from index.pacing import Progress, pieces, within
+from index.making import CannotExtend, Made, made, queries_among
+from index.pacing import Phases, Progress, pieces, slowing
 
 EF_SEARCH = (16, 20, 24, 32, 40, 48, 64, 80, 96, 128, 160, 192, 256, 384, 512, 768)
-RELABEL_NODES = 1 << 16
-BUILT = 0.75
-"""Share of the work that is adding, in progress."""
+LOST_TOO_MUCH = 0.5
+"""A node that lost a larger share of its neighbours is linked anew, like a new row."""
+BRIDGED_ELEMENTS = 1 << 23
+"""Numbers of the vectors compared at once to bridge what was lost: 32 MiB on either side."""
+COPIED_BYTES = 16 << 20
 
 
-def build(vectors: Vectors, params: dict[str, int], progress: Progress) -> tuple[Any, Calibration]:
+class _Making:
+    """Satisfies `making.Making`."""
+
+    def __init__(self, vectors: Vectors, params: dict[str, int]) -> None:
+        self._vectors = vectors
+        self._graph = _empty(vectors, params["m"])
+        self._graph.hnsw.efConstruction = params["ef_construction"]
+        self._order = np.empty(0, np.int64)
+        """The row of each slot."""
+
+    def take_over(self, old: links.Links, entry: int, rows: NDArray[np.int64], progress: Progress) -> None:
+        """Links of nodes whose rows these are."""
+        links.put(old, entry, self._graph.hnsw)
+        storage = faiss.downcast_index(self._graph.storage)
+        step = max(1, COPIED_BYTES // (4 * self._graph.d))
+        for start in range(0, len(rows), step):
+            storage.add(source.compared(self._vectors, rows[start : start + step]))
+            progress((start + step) / (len(rows) + step))
+        self._graph.ntotal = storage.ntotal
+        self._order = rows
+
+    def add(self, rows: NDArray[np.int64], progress: Progress) -> None:
+        threads.use(threads.batch_threads())
+        told = slowing(progress, self._graph.ntotal, len(rows))
+        for piece in pieces(len(rows), first=1000, largest=50_000):
+            self._graph.add(source.compared(self._vectors, rows[piece]))
+            told(piece.stop / len(rows))
+        self._order = np.concatenate([self._order, rows])
+
+    def opened(self) -> Hnsw:
+        return Hnsw(self._vectors, self._graph, None, self._order)
+
+    def grid(self) -> Iterable[list[dict[str, int]]]:
+        return [[{"ef_search": ef} for ef in EF_SEARCH]]
+
+    def finished(self) -> Any:
+        """Where the segment is the graph's storage, it loses its own."""
+        slots = np.empty_like(self._order)
+        slots[self._order] = np.arange(len(slots))
+        if source.needs_copy(self._vectors):
+            self._graph.permute_entries(slots)
+        else:
+            faiss.downcast_index(self._graph.storage).codes.owned_data = faiss.UInt8Vector()  # gives the memory back
+            self._graph.hnsw.permute_entries(faiss.swig_ptr(slots))
+        return self._graph
+
+
+def build(vectors: Vectors, params: dict[str, int], queries: NDArray[np.float32] | None, progress: Progress) -> Made:
     """A graph whose slots are rows, and what it was measured at. What it compares is float32 once, or float16."""
-    n = len(vectors.rows)
-    asked = held_out(*vectors.rows.shape)
-    in_graph = np.setdiff1d(np.arange(n), asked, assume_unique=True)
-    order = np.concatenate([in_graph, asked])
-    graph = _empty(vectors, params["m"])
-    graph.hnsw.efConstruction = params["ef_construction"]
-    _add(graph, vectors, in_graph, within(progress, 0.0, BUILT))
-    queries = source.taken(vectors, asked)
-    kth = true_kth(vectors, queries, in_graph, within(progress, BUILT, 0.85))
-    grid = [[{"ef_search": ef} for ef in EF_SEARCH]]
-    calibration = calibrate(Hnsw(vectors, graph, None, order), queries, kth, grid, within(progress, 0.85, 0.95))
-    _add(graph, vectors, asked, within(progress, 0.95, 0.98))
-    relabel(graph, order, source.needs_copy(vectors))
-    return graph, calibration
+    last = queries_among(vectors, queries)
+    rows = np.setdiff1d(np.arange(len(vectors.rows)), last, assume_unique=True)
+    phases = Phases(progress, _costs(vectors, params, len(rows), len(last), queries))
+    return made(_Making(vectors, params), vectors, rows, last, queries, phases)
+
+
+def extend(
+    vectors: Vectors,
+    old: Approximate,
+    params: dict[str, int],
+    rows: NDArray[np.int64],
+    queries: NDArray[np.float32] | None,
+    progress: Progress,
+) -> Made:
+    """old: an open graph of the same parameters; rows: (old rows,) the new row of each old one, -1: dropped. Costs a
+    copy of the graph and adding what is new. Raises CannotExtend."""
+    if not isinstance(old, Hnsw) or old.links.layers[1] != 2 * params["m"]:
+        raise CannotExtend("not a graph of the same width")
+    last = queries_among(vectors, queries)
+    new = np.setdiff1d(np.arange(len(vectors.rows)), rows)
+    costs = _costs(vectors, params, len(new), len(last), queries)
+    copying = len(rows) * (2e-5 if (rows < 0).any() else 3e-6)
+    phases = Phases(progress, {"unlink": copying, "copy": len(rows) * 1e-6} | costs)
+    making = _Making(vectors, params)
+    kept = _taken_over(making, vectors, old, rows, last, phases)
+    missing = np.setdiff1d(np.arange(len(vectors.rows)), np.concatenate([kept, last]), assume_unique=True)
+    return made(making, vectors, missing, last, queries, phases)
+
+
+def _taken_over(
+    making: _Making,
+    vectors: Vectors,
+    old: Hnsw,
+    rows: NDArray[np.int64],
+    last: NDArray[np.int64],
+    phases: Phases,
+) -> NDArray[np.int64]:
+    """Rows whose nodes the new graph has from the old one."""
+
+    def near(nodes: NDArray[np.int64], others: NDArray[np.int64]) -> NDArray[np.float32]:
+        some, behind = source.compared(vectors, rows[nodes]), source.compared(vectors, rows[others])
+        return np.asarray(np.vecdot(behind, behind) - 2 * np.vecdot(some, behind))
+
+    dropped = rows < 0
+    out = dropped | np.isin(rows, last)
+    if dropped.any():
+        out |= links.share_lost(old.links, dropped) > LOST_TOO_MUCH
+    if out.all():
+        raise CannotExtend("nothing of the old graph stays")
+    phases.part("unlink")(0.0)
+    pairs = BRIDGED_ELEMENTS // source.compared_width(vectors)
+    left = links.without(old.links, out, dropped, near, pairs)
+    entry = int(np.argmax(left.levels))
+    making.take_over(left, entry, rows[~out], phases.part("copy"))
+    return rows[~out]
+
+
+def _costs(
+    vectors: Vectors, params: dict[str, int], add: int, last: int, queries: NDArray[np.float32] | None
+) -> dict[str, float]:
+    """Seconds on one core, about, of the phases of `made`."""
+    n, d = vectors.rows.shape
+    asked = last if queries is None else len(queries)
+    breadth = params["ef_construction"] * math.sqrt(params["m"])
+    node = math.log(n) * (4e-8 + 5e-11 * d) * breadth
+    return {
+        "add": add * node,
+        "truth": asked * n * d * 2.5e-11,
+        "sweep": 4000 * (1e-3 + 2e-5 * d),
+        "last": last * node,
+        "check": 1000 * n * d * 2.5e-11,
+    }
 
 
 def _empty(vectors: Vectors, m: int) -> Any:
@@ -46,43 +159,3 @@ def _empty(vectors: Vectors, m: int) -> Any:
     if vectors.rows.dtype == np.float16 or source.needs_copy(vectors):
         return faiss.IndexHNSWSQ(d, faiss.ScalarQuantizer.QT_fp16, m, metric)
     return faiss.IndexHNSWFlat(d, m, metric)
-
-
-def _add(graph: Any, vectors: Vectors, rows: NDArray[np.int64], progress: Progress) -> None:
-    threads.use(threads.batch_threads())
-    for piece in pieces(len(rows), first=1000, largest=50_000):
-        graph.add(source.compared(vectors, rows[piece]))
-        progress(piece.stop / len(rows))
-
-
-def relabel(graph: Any, order: NDArray[np.int64], with_storage: bool) -> None:
-    """Node p becomes node order[p]. with_storage: its codes move too; else the graph loses them."""
-    hnsw, n = graph.hnsw, len(order)
-    storage = faiss.downcast_index(graph.storage)
-    if with_storage:
-        codes = faiss.vector_to_array(storage.codes).reshape(n, -1)
-        moved = np.empty_like(codes)
-        moved[order] = codes
-        faiss.copy_array_to_vector(moved.reshape(-1), storage.codes)
-    else:
-        storage.reset()
-    levels = faiss.vector_to_array(hnsw.levels)
-    offsets = faiss.vector_to_array(hnsw.offsets).astype(np.int64)
-    size = int(offsets[-1])
-    neighbors = faiss.rev_swig_ptr(hnsw.neighbors.data(), size)
-    new_levels, lengths = np.empty_like(levels), np.empty(n, np.int64)
-    new_levels[order], lengths[order] = levels, np.diff(offsets)
-    new_offsets = np.concatenate([[0], np.cumsum(lengths)])
-    renamed = np.empty(size, np.int32)
-    # -1 (no neighbour) looks up the last entry, and stays -1.
-    names = np.append(order, -1).astype(np.int32)
-    for level in np.unique(levels):
-        nodes = np.flatnonzero(levels == level)
-        reach = np.arange(offsets[nodes[0] + 1] - offsets[nodes[0]])
-        for start in range(0, len(nodes), RELABEL_NODES):
-            part = nodes[start : start + RELABEL_NODES]
-            renamed[new_offsets[order[part]][:, None] + reach] = names[neighbors[offsets[part][:, None] + reach]]
-    neighbors[:] = renamed
-    faiss.copy_array_to_vector(new_levels, hnsw.levels)
-    faiss.copy_array_to_vector(new_offsets.astype(np.uint64), hnsw.offsets)
-    hnsw.entry_point = int(order[hnsw.entry_point])

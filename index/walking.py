@@ -8,11 +8,11 @@ that does not match only to reach those behind it. In NumPy, a beam of rows at a
 
 import threading
 from collections.abc import Callable
-from typing import Any
 
-import faiss
 import numpy as np
 from numpy.typing import NDArray
+
+from index.links import Links
 
 BEAM = 48
 """Rows whose neighbours are looked at in one round."""
@@ -29,9 +29,8 @@ Nearness = Callable[[NDArray[np.int64]], NDArray[np.float32]]
 class Walk:
     """Over one graph's lowest level. Thread-safe."""
 
-    def __init__(self, graph: Any) -> None:
-        self._graph = graph
-        self._reach = np.arange(graph.hnsw.nb_neighbors(0))
+    def __init__(self, links: Links) -> None:
+        self._links = links
         self._local = threading.local()
 
     def search(
@@ -84,17 +83,8 @@ class Walk:
         return new
 
     def _around(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        offsets, neighbors = self._links()
-        around = neighbors[offsets[rows][:, None] + self._reach].ravel()
+        around = self._links.around(rows, 0).ravel()
         return around[around >= 0].astype(np.int64)
-
-    def _links(self) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-        """Offsets of each row's neighbours, and the neighbours: the graph's own memory."""
-        hnsw = self._graph.hnsw
-        return (
-            faiss.rev_swig_ptr(hnsw.offsets.data(), int(hnsw.offsets.size())).view(np.int64),
-            faiss.rev_swig_ptr(hnsw.neighbors.data(), int(hnsw.neighbors.size())),
-        )
 
     def _seen(self, n: int) -> NDArray[np.bool_]:
         """A byte a row, all False between searches of a thread: clearing what was touched is cheaper than making it."""

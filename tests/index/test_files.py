@@ -13,7 +13,7 @@ import faiss
 import numpy as np
 import pytest
 
-from index import hnsw_build, making
+from index import making
 from index.build import MIN_ROWS, build, resolve
 from index.calibration import Calibration, K, Point, held_out, lower_bound
 from index.contract import Cancelled, IndexFileError, Metric, Plan, Vectors
@@ -136,8 +136,7 @@ def test_calibration_queries_were_not_in_it(
 ) -> None:
     """Looks into the index at the moment it is calibrated."""
     v = vectors(clustered(1200, 16, 1), metric)
-    module = {"hnsw": hnsw_build, "ivf": making}[kind]
-    real, seen = module.calibrate, []
+    real, seen = making.calibrate, []
 
     def looking(index: Any, queries: Any, *rest: Any) -> Calibration:
         widest = {"ef_search": 1200, "nprobe": 1200, "rerank": 64}
@@ -147,7 +146,7 @@ def test_calibration_queries_were_not_in_it(
         calibration: Calibration = real(index, queries, *rest)
         return calibration
 
-    monkeypatch.setattr(module, "calibrate", looking)
+    monkeypatch.setattr(making, "calibrate", looking)
     meta = build(v, (kind, {}), tmp_path / "index.faiss", threads=1)
     asked = held_out(1200, 16)
     assert len(asked) == 120 and len(seen) > 700
