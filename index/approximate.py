@@ -6,23 +6,29 @@ comes from the exact search.
     └── ivf.Ivf
 """
 
+import copy
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from index import threads
 from index.calibration import Calibration
-from index.contract import Alive, Found, Plan, Vectors
+from index.contract import Alive, Found, Options, Plan, Vectors
 from index.distance import distances
 from index.exact import Exact
+from index.offers import given, offered
+from index.planning import choose
 from index.selection import Hit, together
 
 GATHER_ELEMENTS = 1 << 24
 """Candidates of a batch are measured in pieces of 64 MiB."""
 MAX_WIDENED = 4096
 """Where so many candidates tie at the boundary, the exact search is the way to get them all."""
+MAX_OPTIONS = 256
+"""Different k that are remembered."""
 Measured = tuple[NDArray[np.int64], NDArray[np.float32]]
 """Rows (q, w), -1 where there are fewer, and distances, +inf there; sorted by (distance, row)."""
 
@@ -39,11 +45,14 @@ class Approximate(ABC):
     """
 
     kind: str
+    defaults: ClassVar[dict[str, int]]
+    """The names of its settings, and what serves where nothing was measured."""
 
     def __init__(self, vectors: Vectors, calibration: Calibration | None, labels: NDArray[np.int64] | None) -> None:
         self.vectors = vectors
         self.exact = Exact(vectors)
         self.calibration = calibration
+        self._options: dict[int, Options] = {}
         self._labels = labels
 
     @abstractmethod
@@ -62,23 +71,44 @@ class Approximate(ABC):
         """About what `among` costs a query on one thread, µs."""
 
     @abstractmethod
+    def families(self, k: int) -> list[list[dict[str, int]]]:
+        """Settings to calibrate with for this k: families, each from cheap to dear, the next like the last but more
+        thorough in another way."""
+
+    @abstractmethod
+    def efforts(self, k: int) -> list[dict[str, int]]:
+        """The greatest that it can do for this k, within reason: more of the same would find no more. The less dear
+        first."""
+
+    @abstractmethod
     def widened(self, params: dict[str, int], factor: float) -> dict[str, int]:
         """The parameters for k (or 1/share of live rows) that many times larger than what they were measured at."""
 
-    def plan(self, k: int, recall: float) -> Plan:
-        """The cheapest way that was certified for this recall; exact where there is none, or none cheaper.
+    def same_effort(self, params: dict[str, int], measured_k: int, k: int) -> dict[str, int]:
+        """Settings that look at as much for this k as these do for the one they were measured at."""
+        return params
 
-        Calibration knows k = 10. For other k its point is taken, widened in proportion for larger ones, and
-        nothing is promised."""
-        exact = self.exact.plan(k, recall)
-        point = None if self.calibration is None or recall >= 1 else self.calibration.cheapest(recall)
-        if self.calibration is None or point is None:
-            return exact
-        factor = max(1.0, k / self.calibration.k)
-        params = point.params if factor == 1.0 else self.widened(point.params, factor)
-        expected = point.recall if k == self.calibration.k else None
-        plan = Plan(dict(params), expected, point.cost_us * factor)
-        return plan if plan.cost_us < exact.cost_us else exact
+    def options(self, k: int) -> Options:
+        """Kept: a search that is often asked for pays a look-up."""
+        found = self._options.get(k)
+        if found is None:
+            if len(self._options) >= MAX_OPTIONS:
+                self._options = {}
+            found = self._options[k] = offered(self, self.calibration, k)
+        return found
+
+    def plan(self, k: int, recall: float) -> Plan:
+        return choose([(self, 1)], k, recall).plans[0]
+
+    def given(self, params: Mapping[str, int], k: int) -> Plan:
+        return given(self.options(k), {name: params[name] for name in self.defaults if name in params}, self.defaults)
+
+    def with_calibration(self, calibration: Calibration) -> Self:
+        """The same open index, measured anew."""
+        other = copy.copy(self)
+        other.calibration = calibration
+        other._options = {}
+        return other
 
     def search(self, queries: NDArray[np.float32], k: int, plan: Plan, alive: Alive | None = None) -> Found:
         """queries: (q, d) float32. At least min(k, live rows) hits each: what Faiss leaves open is searched exactly."""
@@ -87,7 +117,7 @@ class Approximate(ABC):
         if alive is not None and alive.count < n:
             return self._filtered(queries, min(k, alive.count), plan, alive)
         k = min(k, n)
-        if plan.exact or k < 1 or plan.cost_us >= self.exact.cost_us(n):
+        if plan.exact or k < 1:
             return self.exact.search(queries, k, plan)
         found = self.proposed(queries, k + spare(k), plan.params)
         if len(queries) == 1:

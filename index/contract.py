@@ -7,6 +7,8 @@ from typing import Any, Literal, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from index.calibration import On, Point
+
 Metric = Literal["l2", "cosine", "dot"]
 Derived = TypeVar("Derived")
 
@@ -17,6 +19,10 @@ class IndexFileError(Exception):
 
 class Cancelled(Exception):
     """Raised by a progress callback to stop a build."""
+
+
+class Rejected(Exception):
+    """A new index does not find at its greatest effort what is there: it must not serve."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,13 +112,36 @@ class Plan:
     exact: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What an index offers for some k. points: cheapest first (none: it only searches exactly); exact: the exact
+    search, which is always among the offers; on: what the points were measured on; measured: False where k lies beyond
+    what was measured, so that their recall is a guess."""
+
+    points: tuple[Point, ...]
+    exact: Plan
+    on: On = "data"
+    measured: bool = True
+
+
 class Index(Protocol):
     """An index of one segment, open and immutable. Searches may run side by side from several threads."""
 
     @property
     def kind(self) -> str: ...
 
-    def plan(self, k: int, recall: float) -> Plan: ...
+    def options(self, k: int) -> Options:
+        """The settings that a search for k can take: what `planning.choose` chooses from."""
+        ...
+
+    def plan(self, k: int, recall: float) -> Plan:
+        """The cheapest way that was certified for this recall; exact where there is none, or none cheaper."""
+        ...
+
+    def given(self, params: Mapping[str, int], k: int) -> Plan:
+        """The caller's own settings, by the kind's names; names that are missing are filled in, those of other kinds
+        passed over. Its recall is known only if it was measured at that very setting."""
+        ...
 
     def search(self, queries: NDArray[np.float32], k: int, plan: Plan, alive: Alive | None = None) -> Found:
         """queries: (q, d) float32. Always min(k, live rows) hits or more (ties): where the index proposes

@@ -6,11 +6,13 @@ among the k nearest, given that bound, gets its distance from the one function. 
 that function, ties included, and the same for a query alone and in a batch, though their kernels differ.
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 from numpy.typing import NDArray
 
 from index import copies, kernels
-from index.contract import Alive, Found, Plan, Vectors
+from index.contract import Alive, Found, Options, Plan, Vectors
 from index.distance import distances
 from index.selection import Hit, kth_smallest, nearest, together
 
@@ -60,8 +62,14 @@ class Exact:
         half = self.vectors.rows.dtype == np.float16
         return exact_cost_us(rows, d, half)
 
+    def options(self, k: int) -> Options:
+        return Options((), self.plan(k, 1.0))
+
     def plan(self, k: int, recall: float) -> Plan:
         return Plan({}, 1.0, self.cost_us(len(self.vectors.rows)), exact=True)
+
+    def given(self, params: Mapping[str, int], k: int) -> Plan:
+        return self.plan(k, 1.0)
 
     def pays(self, alive: Alive, other_us: float, queries: int) -> bool:
         """Whether to search these rows exactly, where another way costs other_us a query.

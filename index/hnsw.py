@@ -49,7 +49,7 @@ class _Sample(NamedTuple):
 
 class Hnsw(Approximate):
     kind = "hnsw"
-    defaults: ClassVar = {"ef_search": 64}
+    defaults: ClassVar[dict[str, int]] = {"ef_search": 64}
 
     def __init__(
         self, vectors: Vectors, graph: Any, calibration: Calibration | None, labels: NDArray[np.int64] | None = None

@@ -5,21 +5,26 @@ distance, which orders them as the angle does. Measured on fashion-mnist, photo-
 to twice the time of plain ones for at most 0.01 of recall, and lose at equal time.
 """
 
-from typing import Any
+import math
+from typing import Any, ClassVar
 
 import faiss
 import numpy as np
 from numpy.typing import NDArray
 
 from index import mapped, source
-from index.approximate import Approximate, Measured, in_order, replaced
+from index.approximate import Approximate, Measured, in_order, replaced, spare
 from index.calibration import Calibration
 from index.contract import Alive, IndexFileError, Plan, Vectors
 from index.halves import as_float32
 from index.probing import Lists, Near, Probing, as_near, nearest_rows
 
-NPROBE = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
-RERANK = (2, 4, 8, 16, 32)
+NPROBE = (1, 2, 3, 4, 6, 8, 11, 16, 23, 32, 45, 64, 90, 128, 181, 256, 362, 512, 724, 1024)
+RERANK = (1, 2, 4, 8, 16, 32, 64, 128)
+LEAST_CANDIDATES, MOST_CANDIDATES = 20, 8192
+"""Re-ranked, at k that are calibrated for: codes of 4 bits tell too little apart for fewer, and more cost more than
+another index."""
+FULL_RERANK = (64, 1024)
 MAX_CANDIDATES = 1 << 16
 FEW_MISSING = 0.9
 """With a larger share matching the search is first tried as if all did."""
@@ -29,12 +34,13 @@ AMONG_US, AMONG_COST = 150.0, 2.0
 """What a search under a filter was measured to take: so many µs, and so many times what the plan costs."""
 REACH_LISTS = 1.15
 """Times nprobe: rows of the segment have their neighbours nearer by than queries from elsewhere."""
-REACH_QUERIES, REACH_FEW, REACH_MANY = 64, 8, 100
+REACH_QUERIES, REACH_FEW, REACH_MANY, REACH_RERANK = 64, 8, 100, 32
 """Rows asked for their neighbours to learn the reach; few of them for k above 100."""
 
 
 class Ivf(Approximate):
     kind = "ivf"
+    defaults: ClassVar[dict[str, int]] = {"nprobe": 32, "rerank": 16}
 
     def __init__(self, vectors: Vectors, codes: Any, calibration: Calibration | None) -> None:
         super().__init__(vectors, calibration, None)
@@ -89,6 +95,20 @@ class Ivf(Approximate):
 
     def widened(self, params: dict[str, int], factor: float) -> dict[str, int]:
         return {"nprobe": min(self._codes.nlist, round(params["nprobe"] * factor)), "rerank": params["rerank"]}
+
+    def same_effort(self, params: dict[str, int], measured_k: int, k: int) -> dict[str, int]:
+        # As many candidates are re-ranked; the setting counts them in multiples of k and its spare.
+        candidates = params["rerank"] * (measured_k + spare(measured_k))
+        return {"nprobe": params["nprobe"], "rerank": math.ceil(candidates / (k + spare(k)))}
+
+    def families(self, k: int) -> list[list[dict[str, int]]]:
+        m = k + spare(k)
+        probes = [p for p in NPROBE if p < self._codes.nlist] + [self._codes.nlist]
+        depths = [r for r in RERANK if LEAST_CANDIDATES <= r * m <= MOST_CANDIDATES] or [1, 2, 4]
+        return [[{"nprobe": p, "rerank": r} for p in probes] for r in depths]
+
+    def efforts(self, k: int) -> list[dict[str, int]]:
+        return [{"nprobe": self._codes.nlist, "rerank": rerank} for rerank in FULL_RERANK]
 
     def among(
         self, queries: NDArray[np.float32], k: int, m: int, params: dict[str, int], alive: Alive
@@ -156,7 +176,7 @@ class Ivf(Approximate):
         n = len(self.vectors.rows)
         picked = np.unique(np.linspace(0, n - 1, REACH_QUERIES if k <= REACH_MANY else REACH_FEW, dtype=np.int64))
         queries = as_float32(self.vectors.rows[picked])
-        params = {"nprobe": nprobe, "rerank": RERANK[-1]}
+        params = {"nprobe": nprobe, "rerank": REACH_RERANK}
         kth = self.proposed(queries, k + 1, params)[1][:, min(k, n - 1)]
         asked = self._as_codes(queries)
         last = min(round(REACH_LISTS * nprobe), self._lists.count) - 1

@@ -1,7 +1,6 @@
 """What building has in common, whatever the kind: most rows are added, the others are the queries that it is
 calibrated with, and come last; then it is checked."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -10,9 +9,11 @@ from numpy.typing import NDArray
 
 from index import source
 from index.approximate import Approximate
-from index.calibration import Calibration, calibrate, held_out, true_kth
+from index.calibration import Calibration, On
 from index.contract import Vectors
 from index.pacing import Phases, Progress
+from index.sweep import calibrate
+from index.truth import grouped, held_out
 
 PHASES = ("add", "truth", "sweep", "last", "check")
 """What `made` does, in its order: the names its `Phases` know, beside those of the kind's own before them."""
@@ -29,10 +30,6 @@ class Making(Protocol):
 
     def opened(self) -> Approximate:
         """As it searches with what was added so far."""
-        ...
-
-    def grid(self) -> Iterable[list[dict[str, int]]]:
-        """Families of settings to be tried by `calibration.calibrate`."""
         ...
 
     def finished(self) -> Any:
@@ -66,7 +63,8 @@ def made(
     making.add(missing, phases.part("add"))
     asked = source.taken(vectors, last) if queries is None else queries
     there = np.setdiff1d(np.arange(len(vectors.rows)), last, assume_unique=True)
-    kth = true_kth(vectors, asked, there, phases.part("truth"))
-    calibration = calibrate(making.opened(), asked, kth, making.grid(), phases.part("sweep"))
+    groups = grouped(vectors, asked, there, phases.part("truth"))
+    on: On = "data" if queries is None else "queries"
+    calibration = calibrate(making.opened(), groups, phases.part("sweep"), on)
     making.add(last, phases.part("last"))
     return Made(making.finished(), calibration, None)

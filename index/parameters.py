@@ -4,6 +4,7 @@
 """
 
 import math
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 KINDS = ("auto", "flat", "hnsw", "ivf")
@@ -37,6 +38,16 @@ PARAMETERS: dict[str, tuple[Parameter, ...]] = {
     "ivf": (NLIST, PQ_M),
 }
 
+SEARCH_PARAMETERS: dict[str, tuple[Parameter, ...]] = {
+    "flat": (),
+    "hnsw": (Parameter("ef_search", 1, None, 16_384, "nodes kept in sight while the graph is walked; at least k"),),
+    "ivf": (
+        Parameter("nprobe", 1, None, 65_536, "lists that are looked into"),
+        Parameter("rerank", 1, None, 1024, "times k candidates whose distance is computed from the stored vectors"),
+    ),
+}
+"""How a search is done; a request may give them in place of a recall. Default: by calibration."""
+
 POINTS_A_LIST = 39
 """Faiss wants 39 training points a list; with fewer than one it refuses."""
 
@@ -45,13 +56,22 @@ def check_params(kind: str, params: dict[str, int]) -> list[tuple[str, str]]:
     """Faults as (name of the parameter or "kind", message); empty: fine."""
     if kind not in PARAMETERS:
         return [("kind", f"{kind!r} is no kind of index: use one of {', '.join(KINDS)}")]
-    known = {p.name: p for p in PARAMETERS[kind]}
+    return _faults(f"kind {kind}", {p.name: p for p in PARAMETERS[kind]}, params)
+
+
+def check_search_params(kinds: Collection[str], params: Mapping[str, int]) -> list[tuple[str, str]]:
+    """Faults of a search's own settings as (name, message), where its segments have indexes of these kinds."""
+    known = {p.name: p for kind in sorted(kinds) for p in SEARCH_PARAMETERS.get(kind, ())}
+    return _faults(f"an index of kind {' or '.join(sorted(kinds))}", known, params)
+
+
+def _faults(of: str, known: Mapping[str, Parameter], params: Mapping[str, int]) -> list[tuple[str, str]]:
     faults = []
     for name, value in params.items():
         parameter = known.get(name)
         if parameter is None:
             allowed = f"it takes {' and '.join(known)}" if known else "it takes none"
-            faults.append((name, f"is no parameter of kind {kind}: {allowed}"))
+            faults.append((name, f"is no parameter of {of}: {allowed}"))
         elif isinstance(value, bool) or not isinstance(value, int):
             faults.append((name, "must be an integer"))
         elif not parameter.minimum <= value <= parameter.maximum:
