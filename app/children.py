@@ -25,11 +25,16 @@ _life: tuple[int, int] | None = None
 
 
 def start_child(
-    module: str, *arguments: str, keep: Sequence[int] = (), environment: Mapping[str, str] | None = None
+    module: str,
+    *arguments: str,
+    keep: Sequence[int] = (),
+    environment: Mapping[str, str] | None = None,
+    piped: bool = False,
 ) -> subprocess.Popen[bytes]:
     """Start `python -m module arguments` as a child that dies with this process, provided that it calls `adopt()`.
 
-    keep: descriptors that the child inherits under the same numbers; environment: laid over this process's own.
+    keep: descriptors that the child inherits under the same numbers; environment: laid over this process's own;
+    piped: its standard input and output are pipes of the caller's, who is to use them and close them.
     To be called on the main thread: PR_SET_PDEATHSIG fires when the thread that started the child ends.
     """
     life = _life_pipe()
@@ -37,7 +42,8 @@ def start_child(
     # -P is not used: a checkout that is not installed must find `app` in the current folder.
     return subprocess.Popen(
         [sys.executable, "-m", module, *arguments],
-        stdin=subprocess.DEVNULL,
+        stdin=subprocess.PIPE if piped else subprocess.DEVNULL,
+        stdout=subprocess.PIPE if piped else None,
         pass_fds=(life, *keep),
         env=settings,
     )

@@ -12,7 +12,7 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.api import collections, index, reads, search, service
+from app.api import collections, index, reads, recall, search, service
 from app.api.openapi import document
 from app.api.problems import on_http_exception, on_refused, on_validation, refusal_response, request_id
 from app.api.request_ids import RequestIds
@@ -79,7 +79,7 @@ def create_app(engine: Engine) -> FastAPI:
         redirect_slashes=False,
         generate_unique_id_function=lambda route: route.name,
     )
-    app.hot = [*search.resources(engine), *reads.resources(engine)]
+    app.hot = [*search.resources(engine), *reads.resources(engine), *recall.resources(engine)]
     app.router.routes[:0] = app.hot  # first: routes are tried one after the other
     app.typed = [service.router(engine), collections.router(engine), index.router(engine)]
     for router in app.typed:

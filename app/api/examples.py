@@ -83,3 +83,40 @@ FOUND: dict[str, Any] = {
 DELETE: dict[str, Any] = {"ids": [4, 5]}
 DELETE_MATCHING: dict[str, Any] = {"filter": {"name": {"$exists": False}}}
 DELETE_ALL: dict[str, Any] = {"filter": {}, "all": True, "dry_run": True}
+
+RECALL_MEASURE: dict[str, Any] = {"k": [1, 2], "recall": [0.9, 0.99], "sample": 3}
+RECALL_MEASURE_GIVEN: dict[str, Any] = {"k": 2, "queries": [[0.8, 0.2, 0], [0, 0.4, 0.5]], "truth": [[1, 4], [5, 3]]}
+RECALL_MEASURED: dict[str, Any] = {
+    "rows": [
+        {
+            "k": 1,
+            "requested": 0.9,
+            "measured": 0.9367,
+            "interval": [0.9133, 0.9567],
+            "p10_recall": 0.8,
+            "expected_recall": 0.9412,
+            "exact": False,
+            "p50_ms": 0.1021,
+            "p95_ms": 0.1418,
+            "p99_ms": 0.1702,
+            "exact_p50_ms": 1.4871,
+            "queries": 200,
+        }
+    ],
+    "on": "data",
+}
+RECALL_FRONTS: dict[str, Any] = {
+    "requested": 0.95,
+    "fronts": [
+        {
+            "segment": "000012-0190f5d0c7a17b3e8d2a4c5e6f708192.h5",
+            "rows": 100_000,
+            "kind": "hnsw",
+            "on": "data",
+            "k": 10,
+            "points": [{"params": {"ef_search": 24}, "recall": 0.9412, "lower": 0.9388, "cost_us": 96.5}],
+            "queries": 2_500,
+        }
+    ],
+    "measured": [],
+}

@@ -40,6 +40,9 @@ WAIT_S_DEFAULT, WAIT_S_MAX = 60.0, 3600.0
 
 RECALL_MIN, RECALL_MAX = 0.5, 1.0
 """Both inclusive. Less than half of the neighbours is no search; 1 is the exact one."""
+RECALL_LIST_MAX = 10
+"""Different k, and different recalls, that one request measures."""
+RECALL_SAMPLE_DEFAULT, RECALL_SAMPLE_MAX = 200, 1_000
 
 
 def shown() -> dict[str, float]:

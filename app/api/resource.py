@@ -68,6 +68,11 @@ class Call:
         media = media_type(self.scope, npy)
         return media, await read_body(self.scope, self._receive, media)
 
+    async def gone(self) -> None:
+        """Returns when the client has closed the connection, or been answered. To be called once the body is read."""
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+
 
 Handler = Callable[[Call], Awaitable[Response]]
 

@@ -7,15 +7,17 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from numpy.typing import NDArray
 
-from app.engine import bulk, errors, reading
+from app.engine import bulk, errors, reading, recall
 from app.engine.agreement import from_stored, refuse_difference, refuse_params, to_store
 from app.engine.collection import Collection, Limits, Pools
 from app.engine.describe import build_is_due, describe
 from app.engine.filters.ast import Filter
+from app.engine.picturing import Picturing
+from app.engine.recall import Measuring
 from app.engine.sample import Keep
 from app.engine.translate import FULL, translated
 from app.engine.turn import at_end_of_turn
@@ -28,6 +30,8 @@ from app.engine.types import (
     IndexSpec,
     Items,
     Page,
+    RecallAnswer,
+    RecallAsked,
     Rows,
     SearchAnswer,
     Written,
@@ -62,6 +66,8 @@ class LocalEngine:
             ThreadPoolExecutor(WORKER_THREADS, "worker"),
             ThreadPoolExecutor(1, "search"),
         )
+        self._measuring = Measuring()
+        self._picturing = Picturing()
         self._ballast = Ballast(data)
         self._registry: Registry | None = None
         self._version = -1
@@ -92,6 +98,7 @@ class LocalEngine:
     async def close(self) -> None:
         if self._keeper is not None:
             self._keeper.cancel()
+        self._measuring.close()
         for pool in (self._pools.writers, self._pools.workers, self._pools.searchers, self._pools.loaders):
             pool.shutdown(wait=True, cancel_futures=True)
         for collection in self._open.values():
@@ -341,3 +348,14 @@ class LocalEngine:
 
     async def search_id(self, name: str, id: Id, asked: Asked) -> SearchAnswer:
         return await reading.find_neighbours(self._collection(name), id, asked)
+
+    # ---------------------------------------------------------------- recall
+
+    async def measure_recall(self, name: str, asked: RecallAsked) -> RecallAnswer:
+        return await recall.measure_recall(self._collection(name), asked, self._measuring)
+
+    def calibration(self, name: str) -> dict[str, Any]:
+        return recall.calibration(self._collection(name))
+
+    async def draw_calibration(self, name: str, format: Literal["svg", "png"]) -> bytes:
+        return await self._picturing.draw({"title": name, "format": format, **self.calibration(name)})

@@ -80,9 +80,9 @@ def _faults(bad: NDArray[np.bool_], at: Place, words: str) -> tuple[list[Fault],
     return [Fault(at(int(i)), words) for i in rows[: errors.MAX_FAULTS]], len(rows)
 
 
-def check_query(given: NDArray[Any], settings: Settings) -> NDArray[np.float32]:
-    """(q, d) as decoded → (q, d) float32, by the same rules as stored vectors."""
-    at: Place = (lambda i: "vector") if len(given) == 1 else (lambda i: f"vectors[{i}]")
+def check_query(given: NDArray[Any], settings: Settings, at: Place | None = None) -> NDArray[np.float32]:
+    """(q, d) as decoded → (q, d) float32, by the same rules as stored vectors. at: how errors name query i."""
+    at = at or ((lambda i: "vector") if len(given) == 1 else (lambda i: f"vectors[{i}]"))
     if given.shape[1] != settings.dimension:
         detail = f"the query has {given.shape[1]} numbers, the collection's vectors have {settings.dimension}"
         raise errors.DimensionMismatch(detail, [Fault(at(0), detail)], len(given))
