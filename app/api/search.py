@@ -3,8 +3,7 @@
 import asyncio
 import re
 import time
-from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from msgspec import UNSET, UnsetType
 from msgspec.json import Decoder
@@ -34,8 +33,7 @@ _HITS_INLINE = 1_000
 """Hits that are printed on the event loop: about a millisecond."""
 
 
-@dataclass(frozen=True, slots=True)
-class Search:
+class Search(NamedTuple):
     """A decoded search: of queries (q, d), or of a stored item.
 
     several: answer `results` instead of `hits`; place: how an error names query i.
@@ -133,7 +131,7 @@ def _recall(given: SearchBody | SearchQuery) -> float | None:
 async def _answer(call: Call, given: Search) -> Response:
     arrays = call.accepts(NPZ)
     if arrays:
-        given = replace(given, asked=_for_arrays(given.asked))
+        given = given._replace(asked=_for_arrays(given.asked))
     answer = await _find(call, given)
     took_s = time.perf_counter() - call.started
     # Asked for after the search: a first write meanwhile may have fixed the type of the very ids that were found.
@@ -156,7 +154,7 @@ def _for_arrays(asked: Asked) -> Asked:
         raise one(Invalid, "include", f"{NPZ} holds ids and distances alone: ask for JSON")
     if asked.explain:
         raise one(Invalid, "explain", f"{NPZ} holds ids and distances alone: ask for JSON")
-    return replace(asked, include=_NOTHING)
+    return asked._replace(include=_NOTHING)
 
 
 async def _find(call: Call, given: Search) -> SearchAnswer:

@@ -1,8 +1,7 @@
 """Where rows of an answer lie in a view, kept by part, so that ids, keys and vectors cost one look-up a part."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +12,7 @@ Place = tuple[int | None, int]
 """(number of the part in the view, or None: the pending rows; row there)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Group:
+class Group(NamedTuple):
     """Rows of one part. rows: (m,) int64; at: which rows of the answer they are, None where they are all of it."""
 
     part: int | None
@@ -22,8 +20,7 @@ class Group:
     at: NDArray[np.int64] | None
 
 
-@dataclass(frozen=True, slots=True)
-class Places:
+class Places(NamedTuple):
     """n rows of an answer, in its order."""
 
     view: View

@@ -9,7 +9,6 @@ import base64
 import binascii
 import heapq
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -80,29 +79,31 @@ def _at_one_moment(c: Collection, act: Callable[[View], T]) -> T:
 
 
 async def find(c: Collection, queries: NDArray[Any], asked: Asked) -> SearchAnswer:
-    return await _find(c, queries, asked, 0)
+    """queries: (q, d) as decoded. Without a filter they join the sample that recall is kept on."""
+    prepared = intake.check_query(queries, c.view().settings)
+    if asked.filter is None:
+        c.sample.note(prepared)
+    return await _find(c, prepared, asked, 0)
 
 
-async def _find(c: Collection, queries: NDArray[Any], asked: Asked, more: int) -> SearchAnswer:
+async def _find(c: Collection, queries: NDArray[np.float32], asked: Asked, more: int) -> SearchAnswer:
     """more: hits besides k, of a search that is planned for k."""
     for attempt in range(TRIES):
         watch = Watch()
         view, left = await look(c, asked.filter, again=attempt > 0)
-        prepared = intake.check_query(queries, view.settings)
         watch.lap("filter_ms")
         plan = _planned(c, view, left, asked)
         watch.lap("plan_ms")
-        found = await _run(c, view, plan, prepared, asked.k + more)
+        found = await _run(c, view, plan, queries, asked.k + more)
         watch.lap("search_ms")
         try:
             return _search_answer(c, view, left, found, asked, watch)
         except MovedOn:
             continue
     with c.pinned() as view:
-        prepared = intake.check_query(queries, view.settings)
         left = _left_now(c, view, asked.filter)
         plan = _planned(c, view, left, asked)
-        found = search.run(view, plan, prepared, asked.k + more)
+        found = search.run(view, plan, queries, asked.k + more)
         return _search_answer(c, view, left, found, asked, Watch())
 
 
@@ -138,8 +139,8 @@ def _hits(c: Collection, answer: search.Answer, asked: Asked, filter: Filter | N
 
 async def find_neighbours(c: Collection, id_: Id, asked: Asked) -> SearchAnswer:
     """One more than asked, then the item itself taken out."""
-    _, vector = vector_of(c, id_)
-    answer = await _find(c, vector.reshape(1, -1), asked, 1)
+    view, vector = vector_of(c, id_)
+    answer = await _find(c, intake.check_query(vector.reshape(1, -1), view.settings), asked, 1)
     hits = answer.results[0]
     keep = [i for i, other in enumerate(hits.items.ids) if other != id_][: asked.k]
     items = Items(
@@ -147,7 +148,7 @@ async def find_neighbours(c: Collection, id_: Id, asked: Asked) -> SearchAnswer:
         None if hits.items.vectors is None else hits.items.vectors[keep],
         None if hits.items.metadata is None else [hits.items.metadata[i] for i in keep],
     )
-    return replace(answer, results=[Hits(items, hits.distances[keep])])
+    return answer._replace(results=[Hits(items, hits.distances[keep])])
 
 
 # -------------------------------------------------------------------- filters

@@ -1,8 +1,7 @@
 """One search over one view: every part searched as planned, and merged by (distance, id)."""
 
 import time
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +13,7 @@ from app.engine.view import View
 from index.contract import Found
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """One query's hits, nearest first. ids: n; distances: (n,) float32."""
 
     ids: list[Any]
@@ -26,8 +24,7 @@ class Answer:
         return Answer(self.ids[:n], self.distances[:n], self.places.take(np.arange(min(n, len(self.ids)))))
 
 
-@dataclass(frozen=True, slots=True)
-class Took:
+class Took(NamedTuple):
     """How one part was searched. exact: every row left in it was compared."""
 
     step: Step
@@ -40,8 +37,7 @@ class Took:
         return "exact" if self.exact else self.step.index.kind
 
 
-@dataclass(frozen=True, slots=True)
-class Results:
+class Results(NamedTuple):
     """One answer a query. exact: they are the true nearest. The rest as in `SearchAnswer`."""
 
     answers: list[Answer]

@@ -201,7 +201,7 @@ def test_bad_searches(client: httpx.Client, name: str) -> None:
         ("?k=0", np.ones((1, 4)), "out-of-range", "k"),
         ("?k=10001", np.ones((1, 4)), "out-of-range", "k"),
         ("?recall=0.3", np.ones((1, 4)), "out-of-range", "recall"),
-        ("?recall=nan", np.ones((1, 4)), "not-finite", "recall"),
+        ("?recall=nan", np.ones((1, 4)), "out-of-range", "recall"),
         ("?recall=high", np.ones((1, 4)), "invalid-request", "recall"),
         ("?recall=0.9&exact=true", np.ones((1, 4)), "invalid-request", "recall"),
         ("?params={", np.ones((1, 4)), "invalid-request", "params"),
