@@ -13,7 +13,7 @@ TORCH = torch==2.13.0
 DEMO = demo-data
 SERVE = $(VENV)/bin/seedvec serve --port $(PORT) $(if $(WORKERS),--workers $(WORKERS))
 
-.PHONY: setup serve demo test faults soak check format bench bench-filtered bench-metadata bench-restart clean
+.PHONY: setup serve demo test faults soak check format bench bench-filtered bench-metadata bench-recall bench-restart bench-scale clean
 
 setup: $(VENV)/.installed
 
@@ -72,6 +72,15 @@ bench-metadata: setup
 # Filtered search inside an index; BENCH='--data FILE --rows N --kinds ivf,hnsw' for other data.
 bench-filtered: setup
 	$(VENV)/bin/python -m benchmarks.filtered $(BENCH)
+
+# Recall requested and measured, its cost beside the cheapest that would do, growth, queries unlike the data, builds and
+# speed beside plain Faiss: docs/recall-figures.md. BENCH='--data SMALL.hdf5 LARGE.hdf5 --tmp DIR'; half an hour or more.
+bench-recall: setup
+	$(VENV)/bin/python -m benchmarks.recall $(BENCH)
+
+# 10,000,000 × 128 imported, built and served: BENCH='--rows N --data FILE'. Wants 15 GB of disk.
+bench-scale: setup
+	$(VENV)/bin/python -m benchmarks.scale $(BENCH)
 
 # A data folder is never touched; the demo's can be made again.
 clean:

@@ -4,6 +4,7 @@ Pss shares out the pages that several processes map, so that its sum over the pr
 private pages are those that nobody else maps. Pages of the page cache that no process maps are in neither.
 """
 
+import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -39,6 +40,10 @@ def measure(pids: list[int]) -> Memory:
         private += field["Private_Clean"] + field["Private_Dirty"]
         anonymous += field["Pss_Anon"]
     return Memory(pss, private, anonymous)
+
+
+def measure_self() -> Memory:
+    return measure([os.getpid()])
 
 
 def _lines(text: str) -> list[tuple[str, str, str]]:

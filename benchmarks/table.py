@@ -12,7 +12,7 @@ from typing import Any
 def show(rows: Sequence[Mapping[str, Any]]) -> str:
     """A column for each name that any row has; floats with four figures."""
     names = list(dict.fromkeys(name for row in rows for name in row))
-    cells = [names, *([_text(row.get(name, "")) for name in names] for row in rows)]
+    cells = [names, *([text(row.get(name, "")) for name in names] for row in rows)]
     widths = [max(len(line[i]) for line in cells) for i in range(len(names))]
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in cells)
 
@@ -23,7 +23,7 @@ def turned(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return [{key: figure} | {str(row[key]): row[figure] for row in rows} for figure in figures]
 
 
-def _text(value: Any) -> str:
+def text(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
     return "" if value is None else f"{value:,}" if isinstance(value, int) else str(value)
