@@ -10,13 +10,14 @@ from numpy.typing import NDArray
 
 from index import hnsw_build, ivf_build, persist, source
 from index.approximate import Approximate
-from index.contract import Metric, Vectors
+from index.contract import Metric, Rejected, Vectors
 from index.exact import exact_cost_us
 from index.load import META_VERSION
 from index.making import CannotExtend, Made
-from index.memory import Budget, TooLittleMemory, building_bytes
+from index.memory import Budget, TooLittleMemory, building_bytes, first_that_fits, give_back
 from index.pacing import Progress
 from index.parameters import HIGH_RECALL, check_params, fitted
+from index.recalibration import FEWEST, distinct
 from index.threads import set_threads
 
 FLAT_BELOW_US = 300.0
@@ -24,6 +25,8 @@ FLAT_BELOW_US = 300.0
 MIN_ROWS = 256
 """Fewer rows are never indexed, whatever was asked for: there would be nothing to calibrate on."""
 IVF_FROM_DIMENSION = 16
+LEAST_PARTS = 8
+"""Codes are not made smaller than this for want of memory: re-ranking could not make up for it."""
 MAX_DROPPED = 0.2
 """Of the old rows; with more of them gone, what is left of the old index is not worth its holes."""
 MAX_GROWTH = 2.0
@@ -73,24 +76,42 @@ def resolve(
     metric: Metric,
     recall: float,
     budget: Budget | None = None,
+    dtype: str = "float32",
 ) -> tuple[str, dict[str, int]]:
     """The kind to build for a collection's specification, and all its parameters. ("flat", {}): build nothing.
 
-    `auto` goes by what was measured (docs/indexes.md). budget None: memory is no object. Raises ValueError for what
-    `check_params` refuses; TooLittleMemory where nothing of this kind fits.
+    `auto` goes by what was measured (docs/indexes.md). budget None: memory is no object; where it is, `auto` takes
+    lists for a graph that does not fit, and lists get smaller codes unless `pq_m` was asked for. Raises ValueError
+    for what `check_params` refuses; TooLittleMemory where nothing of this kind fits.
     """
     faults = check_params(kind, params)
     if faults:
         raise ValueError("; ".join(f"{name}: {message}" for name, message in faults))
+    kinds = [kind]
     if kind == "auto":
-        if exact_cost_us(rows, dimension, half=False) < FLAT_BELOW_US:
-            kind = "flat"
-        else:
-            lists = metric == "dot" or recall <= HIGH_RECALL
-            kind = "ivf" if lists and dimension >= IVF_FROM_DIMENSION else "hnsw"
-    if rows < MIN_ROWS:
-        kind = "flat"
-    return kind, fitted(kind, params, rows, dimension, recall)
+        kinds = _by_measurement(rows, dimension, metric, recall)
+    if rows < MIN_ROWS or kinds == ["flat"]:
+        return "flat", {}
+    specs = [(each, fitted(each, params, rows, dimension, recall)) for each in kinds]
+    if budget is None:
+        return specs[0]
+    if "pq_m" not in params and specs[-1][0] == "ivf":
+        specs += [("ivf", fitted("ivf", {**params, "pq_m": m}, rows, dimension, recall)) for m in _smaller(specs[-1])]
+    return first_that_fits(specs, rows, dimension, dtype, metric, budget)
+
+
+def _by_measurement(rows: int, dimension: int, metric: Metric, recall: float) -> list[str]:
+    """The kind that is best, and what else would do."""
+    if exact_cost_us(rows, dimension, half=False) < FLAT_BELOW_US:
+        return ["flat"]
+    lists = dimension >= IVF_FROM_DIMENSION and (metric == "dot" or recall <= HIGH_RECALL)
+    return ["ivf"] if lists else ["hnsw", "ivf"]
+
+
+def _smaller(spec: tuple[str, dict[str, int]]) -> list[int]:
+    """Parts of smaller codes: half as many, and half of that."""
+    parts = spec[1]["pq_m"]
+    return [parts // 2, parts // 4] if parts >= 4 * LEAST_PARTS else []
 
 
 def build(
@@ -107,11 +128,11 @@ def build(
 ) -> dict[str, Any]:
     """Builds what `resolve` said, writes it to `path` and syncs it (not its folder). → meta, JSON-able, for `load`.
 
-    queries: (q, d) real ones, to be calibrated on instead of rows held out; base: an index to extend, which the
-    caller found `extendable` (if it fails there, all is built anew); memory: bytes that the build may take beside the
-    page cache. progress is called with the done share of the time about once a second and may raise `Cancelled`;
-    then there is no file. Raises OSError (disk full), TooLittleMemory, Rejected (the index would not find what is
-    there), ValueError for kind flat or too few rows.
+    queries: (q, d) real ones, to be calibrated on instead of rows held out, where they are enough; base: an index to
+    extend, which the caller found `extendable` (if it fails there, all is built anew); memory: bytes that the build
+    may take beside the page cache. progress is called with the done share of the time about once a second and may
+    raise `Cancelled`; then there is no file. Raises OSError (disk full), TooLittleMemory, Rejected (the index would
+    not find what is there), ValueError for kind flat or too few rows.
     """
     kind, params = spec
     n, d = vectors.rows.shape
@@ -122,6 +143,8 @@ def build(
     if memory is not None and estimate > memory:
         raise TooLittleMemory(estimate, memory)
     set_threads(threads)
+    if queries is not None and len(distinct(queries)) < FEWEST:
+        queries = None
     made = None if base is None else _extended(vectors, kind, base, queries, progress)
     built_rows = n
     if made is not None and base is not None:
@@ -134,6 +157,8 @@ def build(
     except BaseException:
         path.unlink(missing_ok=True)
         raise
+    finally:
+        give_back()
     return {
         "version": META_VERSION,
         "kind": kind,
@@ -164,5 +189,5 @@ def _extended(
         if kind == "ivf":
             return ivf_build.extend(vectors, base.path, base.rows, queries, progress)
         return hnsw_build.extend(vectors, base.index, base.meta["params"], base.rows, queries, progress)
-    except CannotExtend:
+    except (CannotExtend, Rejected):
         return None

@@ -2,7 +2,6 @@
 most of the rows is extended instead: its lists stay where they are, and the codes of rows that stay are never made
 again."""
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 
 from index import source, threads
 from index.contract import Vectors
-from index.ivf import NPROBE, RERANK, Ivf, are_lists_of, padded
+from index.ivf import Ivf, are_lists_of, padded
 from index.making import CannotExtend, Made, made, queries_among
 from index.pacing import Phases, Progress, pieces
 from index.parameters import part_width
@@ -45,11 +44,6 @@ class Making:
 
     def opened(self) -> Ivf:
         return Ivf(self._vectors, self._codes, None)
-
-    def grid(self) -> Iterable[list[dict[str, int]]]:
-        nlist = self._codes.nlist
-        probes = [p for p in NPROBE if p < nlist] + [nlist]
-        return [[{"nprobe": p, "rerank": r} for p in probes] for r in RERANK]
 
     def finished(self) -> Any:
         return self._codes

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from index import source
 from index.approximate import Approximate
 from index.calibration import Calibration, On
+from index.checking import check
 from index.contract import Vectors
 from index.pacing import Phases, Progress
 from index.sweep import calibrate
@@ -39,11 +40,11 @@ class Making(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """index: Faiss', for `persist.write`; checked: recall@10 at the greatest effort (None: not measured)."""
+    """index: Faiss', for `persist.write`; checked: recall@10 at the greatest effort."""
 
     index: Any
     calibration: Calibration
-    checked: float | None
+    checked: float
 
 
 def queries_among(vectors: Vectors, queries: NDArray[np.float32] | None) -> NDArray[np.int64]:
@@ -59,7 +60,7 @@ def made(
     queries: NDArray[np.float32] | None,
     phases: Phases,
 ) -> Made:
-    """missing: rows that `making` lacks, without `last` (`queries_among`)."""
+    """missing: rows that `making` lacks, without `last` (`queries_among`). Raises Rejected."""
     making.add(missing, phases.part("add"))
     asked = source.taken(vectors, last) if queries is None else queries
     there = np.setdiff1d(np.arange(len(vectors.rows)), last, assume_unique=True)
@@ -67,4 +68,5 @@ def made(
     on: On = "data" if queries is None else "queries"
     calibration = calibrate(making.opened(), groups, phases.part("sweep"), on)
     making.add(last, phases.part("last"))
-    return Made(making.finished(), calibration, None)
+    checked = check(making.opened(), vectors, phases.part("check"))
+    return Made(making.finished(), calibration, checked)

@@ -1,12 +1,18 @@
 """How much memory building an index and serving it takes, beside the page cache: reckoned before anything is built.
 
-Measured with the kernel's own count (Private_Dirty of smaps_rollup): docs/indexes.md.
+Measured as anonymous memory of the process (RssAnon); the constants are fitted to that: docs/indexes.md.
 """
 
+import ctypes
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
+SHARE = 0.5
+"""Of all memory, that indexes may take: the rest is for everything else, and the page cache."""
+Spec = tuple[str, dict[str, int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +22,10 @@ class Budget:
     bytes: int
     workers: int
 
+    @property
+    def for_indexes(self) -> int:
+        return int(self.bytes * SHARE)
+
 
 class TooLittleMemory(Exception):
     """No index was built: it would take `estimate` bytes where `budget` are to be had."""
@@ -24,6 +34,24 @@ class TooLittleMemory(Exception):
         super().__init__(f"it would take {estimate:,} bytes of memory, of which it may have {budget:,}")
         self.estimate = estimate
         self.budget = budget
+
+
+def first_that_fits(specs: Sequence[Spec], rows: int, dimension: int, dtype: str, metric: str, budget: Budget) -> Spec:
+    """Of kinds with their parameters, the best first. Raises TooLittleMemory with the least estimate."""
+    estimates = []
+    for kind, params in specs:
+        serving = serving_bytes(kind, params, rows, dimension, dtype, metric, budget.workers)
+        estimates.append(serving + building_bytes(kind, params, rows, dimension, dtype, metric))
+        if estimates[-1] <= budget.for_indexes:
+            return kind, params
+    raise TooLittleMemory(min(estimates), budget.for_indexes)
+
+
+def give_back() -> None:
+    """What was freed goes back to the system: glibc would keep it for the next large build."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:  # not every C library has it
+        trim(0)
 
 
 def private_bytes(meta: dict[str, Any]) -> int:
@@ -43,10 +71,8 @@ def serving_bytes(
         return workers * rows * (4 + 8 + 1 + 1)
     if kind != "ivf":
         return 0
-    # Codes are padded to blocks of 32 rows a list and held beside their ids; measured 13 MB for a file of 9.
-    code_bytes = (int(params["pq_m"]) + 1) // 2
-    # Under a filter each row's list has to be known.
-    return workers * (round(1.45 * rows * (code_bytes + 8)) + 4 * rows + 4 * int(params["nlist"]) * dimension)
+    # Codes and their ids are mapped (`mapped_lists`). Under a filter each row's list has to be known: two bytes.
+    return workers * (2 * rows + params["nlist"] * (4 * dimension + 24))
 
 
 def building_bytes(kind: str, params: dict[str, int], rows: int, dimension: int, dtype: str, metric: str) -> int:
