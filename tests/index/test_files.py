@@ -15,12 +15,12 @@ import pytest
 
 from index import making
 from index.build import MIN_ROWS, build, resolve
-from index.calibration import Calibration, K, Point, held_out, lower_bound
-from index.contract import Cancelled, IndexFileError, Metric, Plan, Vectors
-from index.exact import Exact
+from index.calibration import Calibration
+from index.contract import Cancelled, IndexFileError, Metric, Vectors
 from index.load import load
 from index.mapped import view
 from index.memory import private_bytes
+from index.truth import Groups, held_out
 from tests.index.data import DTYPES, METRICS, clustered, vectors
 
 ROOT = Path(__file__).parents[2]
@@ -138,12 +138,13 @@ def test_calibration_queries_were_not_in_it(
     v = vectors(clustered(1200, 16, 1), metric)
     real, seen = making.calibrate, []
 
-    def looking(index: Any, queries: Any, *rest: Any) -> Calibration:
+    def looking(index: Any, groups: Groups, *rest: Any) -> Calibration:
+        queries = groups[0].queries
         widest = {"ef_search": 1200, "nprobe": 1200, "rerank": 64}
         slots = index.propose(queries, 80, widest)
         rows = slots if index._labels is None else index._labels[slots]
         seen.extend(np.unique(rows[slots >= 0]).tolist())
-        calibration: Calibration = real(index, queries, *rest)
+        calibration: Calibration = real(index, groups, *rest)
         return calibration
 
     monkeypatch.setattr(making, "calibrate", looking)
@@ -151,7 +152,7 @@ def test_calibration_queries_were_not_in_it(
     asked = held_out(1200, 16)
     assert len(asked) == 120 and len(seen) > 700
     assert not set(seen) & set(asked.tolist())
-    assert meta["calibration"]["queries"] == 60
+    assert [f["queries"] for f in meta["calibration"]["fronts"]] == [60, 60, 60]
     # And afterwards they are.
     index = load(tmp_path / "index.faiss", meta, v)
     found = index.propose(v.rows[asked], 20, {"ef_search": 1200, "nprobe": 1200, "rerank": 16})
@@ -196,6 +197,7 @@ from index.contract import Vectors
 from index.distance import norms
 from index.load import load
 from index.memory import private_bytes
+from index.truth import Groups, held_out
 folder = Path(sys.argv[1])
 def private():
     text = Path("/proc/self/smaps_rollup").read_text()
@@ -241,56 +243,6 @@ class TestResolve:
     def test_faults_are_refused(self) -> None:
         with pytest.raises(ValueError, match="nlist"):
             resolve("hnsw", {"nlist": 8}, 5000, 9, "dot", 0.9)
-
-
-class TestCalibration:
-    points = (
-        Point({"ef_search": 16}, 0.90, 0.89, 50.0),
-        Point({"ef_search": 32}, 0.955, 0.949, 80.0),
-        Point({"ef_search": 64}, 0.99, 0.985, 150.0),
-    )
-    calibration = Calibration(K, points, 100)
-
-    def test_cheapest_that_is_certified(self) -> None:
-        assert self.calibration.cheapest(0.87) == self.points[0]
-        assert self.calibration.cheapest(0.9) == self.points[1]
-        assert self.calibration.cheapest(0.95) == self.points[2]
-
-    def test_more_than_asked_is_certified_where_it_can_be(self) -> None:
-        assert self.calibration.cheapest(0.945) == self.points[2]
-        assert self.calibration.cheapest(0.984) == self.points[2]
-
-    def test_a_mean_well_above_serves_where_no_bound_does(self) -> None:
-        assert self.calibration.cheapest(0.987) == self.points[2]
-        assert self.calibration.cheapest(0.988) is None
-
-    def test_json_and_back(self) -> None:
-        assert Calibration.from_json(json.loads(json.dumps(self.calibration.to_json()))) == self.calibration
-
-    def test_bound_lies_below_the_mean_but_not_far(self) -> None:
-        shares = np.random.default_rng(5).binomial(10, 0.95, 2000) / 10
-        spread = shares.std() / np.sqrt(2000)
-        assert shares.mean() - 1.6 * spread < lower_bound(shares) < shares.mean() - 0.9 * spread
-
-    def test_plans(self, tmp_path: Path) -> None:
-        v, path, meta = built(tmp_path, "hnsw")
-        index = load(path, meta, v)
-        index.calibration = self.calibration
-        object.__setattr__(index, "exact", Dear(v))
-        assert index.plan(10, 0.9) == Plan({"ef_search": 32}, 0.955, 80.0)
-        assert index.plan(3, 0.9) == Plan({"ef_search": 32}, None, 80.0)
-        assert index.plan(20, 0.9) == Plan({"ef_search": 64}, None, 160.0)
-        for recall in (0.99, 1.0):
-            assert index.plan(10, recall).exact
-        index.exact = Exact(v)  # 1,200 rows: exact is cheaper than any of these points
-        assert index.plan(10, 0.95).exact
-
-
-class Dear(Exact):
-    """An exact search over so few rows would be the cheapest plan of all."""
-
-    def cost_us(self, rows: int) -> float:
-        return 1e6
 
 
 def test_figures_in_the_documentation_are_the_constants() -> None:

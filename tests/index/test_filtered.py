@@ -15,6 +15,7 @@ from index.contract import Alive, Found, Metric, Plan, Vectors
 from index.exact import Exact
 from index.ivf import Ivf
 from index.load import load
+from index.planning import SHIFT_MARGIN
 from index.walking import Walk
 from tests.index.data import vectors
 from tests.index.test_contract import check_form
@@ -53,10 +54,8 @@ def opener(tmp_path_factory: pytest.TempPathFactory) -> Opener:
 
 def by_index(index: Approximate) -> Plan:
     """What is certified for 0.95, and said to cost nothing: so the index is asked, not the exact search."""
-    assert index.calibration is not None
-    point = index.calibration.cheapest(0.95)
-    assert point is not None
-    return Plan(dict(point.params), None, 0.0)
+    points = [p for p in index.options(K).points if p.lower >= 0.95 + SHIFT_MARGIN * 0.05]
+    return Plan(dict(points[0].params), None, 0.0)
 
 
 def recall(found: Found, truth: Found, k: int) -> float:
@@ -143,7 +142,7 @@ def test_a_walk_over_what_matches(opener: Opener, monkeypatch: pytest.MonkeyPatc
         own = clouds(ROWS, 1)[1] < 4
         queries, of = clouds(4000, 2)
         checked(v, index, own if only else ~own, queries[(of < 4) != only][:60])
-    assert len(walked) > 60
+    assert len(walked) > 30
 
 
 @pytest.mark.parametrize("kind", ["hnsw", "ivf"])
