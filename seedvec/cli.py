@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from seedvec import __version__
-from seedvec.client import Client, SeedvecError
+from seedvec.client import Client, SeedvecError, default_url
 
 SERVER_COMMANDS = {
     "serve": "run the server",
@@ -14,6 +14,7 @@ SERVER_COMMANDS = {
     "repair": "save what can be saved of a damaged data folder",
     "info": "say what a data folder or file holds",
 }
+BENCH = "bench"
 HEALTH_TIMEOUT_S = 5.0
 
 
@@ -22,6 +23,9 @@ def main() -> int:
     arguments = sys.argv[1:]
     if arguments and arguments[0] in SERVER_COMMANDS:
         return _hand_over(arguments)
+    if arguments and arguments[0] == BENCH:
+        # A process of its own, in this one's place: a health check must not load what draws.
+        os.execv(sys.executable, [sys.executable, "-m", "seedvec.bench", *arguments[1:]])
     parsed = _parser().parse_args(arguments)
     return _health(parsed.url)
 
@@ -32,14 +36,11 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     for name, about in SERVER_COMMANDS.items():
         commands.add_parser(name, help=f"{about} (`seedvec {name} --help`)", add_help=False)
+    about = "measure recall and speed of a collection's searches over HTTP"
+    commands.add_parser(BENCH, help=f"{about} (`seedvec {BENCH} --help`)", add_help=False)
     health = commands.add_parser("health", help="exit status 0 where a server can serve, else 1")
     health.add_argument("--url", default=default_url(), help="the server [SEEDVEC_URL; default: %(default)s]")
     return parser
-
-
-def default_url() -> str:
-    """Where commands look for a server: SEEDVEC_URL, else this machine at SEEDVEC_PORT or 8080."""
-    return os.environ.get("SEEDVEC_URL") or f"http://127.0.0.1:{os.environ.get('SEEDVEC_PORT') or 8080}"
 
 
 def _hand_over(arguments: list[str]) -> int:

@@ -5,6 +5,7 @@ One `Client` holds one kept-alive connection and is for one thread at a time.
 
 import http.client
 import json
+import os
 import ssl
 import time
 import uuid
@@ -203,19 +204,63 @@ class Client:
 
     # Search
 
-    def search(self, name: str, query: Vectors, k: int = 10, **options: Any) -> dict[str, Any]:
+    def search(
+        self,
+        name: str,
+        query: Vectors,
+        k: int = 10,
+        recall: float | None = None,
+        params: Mapping[str, int] | None = None,
+        **options: Any,
+    ) -> dict[str, Any]:
         """The k nearest of one vector (`hits`), or of each of several (`results`).
 
-        options: as in the API: `filter`, `exact`, `max_distance`, `include`, `explain`.
+        recall: share of the true k nearest to find, on average (1: all; default: the collection's); params: the index's
+        own search parameters instead. options: as in the API: `filter`, `exact`, `max_distance`, `include`, `explain`.
         """
         vectors = listed(query)
         kind = "vectors" if vectors and isinstance(vectors[0], list | tuple) else "vector"
-        return self._json("POST", _path(name) + "/search", {kind: vectors, "k": k, **options})
+        body: dict[str, Any] = {kind: vectors, "k": k, **options}
+        if recall is not None:
+            body["recall"] = recall
+        if params is not None:
+            body["params"] = dict(params)
+        return self._json("POST", _path(name) + "/search", body)
 
     def neighbors(self, name: str, id: Id, k: int = 10, filter: Filter | None = None) -> dict[str, Any]:
         """The k nearest of a stored item among those that match, itself left out."""
         query = {"k": k} if filter is None else {"k": k, "filter": json.dumps(dict(filter))}
         return self._json("GET", f"{_path(name)}/neighbors/{quote(str(id), safe='')}?{urlencode(query)}")
+
+    # Recall
+
+    def recall(
+        self,
+        name: str,
+        queries: Vectors | None = None,
+        k: int | Sequence[int] = 10,
+        recall: float | Sequence[float] | None = None,
+        truth: Sequence[Sequence[Id]] | None = None,
+        **options: Any,
+    ) -> dict[str, Any]:
+        """What searches find of the true nearest, and how long they take: a row for each k and recall.
+
+        queries: default: real ones of late, or stored vectors; truth: ids of the nearest of each query, nearest first
+        (default: what the exact search finds). options: as in the API: `sample`, `filter`, `calibrate`. It may take a
+        minute over many vectors: give the client a `timeout_s` to match.
+        """
+        body: dict[str, Any] = {"k": k if isinstance(k, int) else list(k), **options}
+        if recall is not None:
+            body["recall"] = recall if isinstance(recall, int | float) else list(recall)
+        if queries is not None:
+            body["queries"] = listed(queries)
+        if truth is not None:
+            body["truth"] = [listed(ids) for ids in truth]
+        return self._json("POST", _path(name) + "/recall", body)
+
+    def calibration(self, name: str) -> dict[str, Any]:
+        """What each index finds at what cost, by k, and what was last measured with real queries."""
+        return self._json("GET", _path(name) + "/recall")
 
     # HTTP
 
@@ -252,6 +297,11 @@ class Client:
         self._connection.request(method, self._base + path, body, dict(headers))
         response = self._connection.getresponse()
         return response.status, response.read()
+
+
+def default_url() -> str:
+    """Where commands look for a server: SEEDVEC_URL, else this machine at SEEDVEC_PORT or 8080."""
+    return os.environ.get("SEEDVEC_URL") or f"http://127.0.0.1:{os.environ.get('SEEDVEC_PORT') or 8080}"
 
 
 def _path(name: str) -> str:

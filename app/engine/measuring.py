@@ -19,6 +19,7 @@ from app.engine.places import Place
 from app.engine.planning import SearchPlan
 from app.engine.types import RecallRow
 from app.engine.view import View
+from index.calibration import interval
 
 PIECE_S = 0.005
 """As long as a thread may hold on to the interpreter before another one asks for it."""
@@ -28,7 +29,6 @@ FEWEST = 10
 TIMED = 50
 EXACT_SHARE = 0.1
 """Of the budget, for the times of the exact search."""
-BOOTSTRAPS = 2000
 SEED = 22
 
 
@@ -156,15 +156,6 @@ def _row(k: int, recall: float, plan: SearchPlan, found: Searched, exact: Search
         exact_p50_ms=float(np.median(exact.ms)),
         queries=len(shares),
     )
-
-
-def interval(shares: NDArray[np.float64]) -> tuple[float, float]:
-    """Of the mean, 95 %, by bootstrap. shares: (q,), recall of each query."""
-    values, counts = np.unique(shares, return_counts=True)
-    # A resample of n queries is a multinomial draw over the few values a share can have.
-    draws = np.random.default_rng(SEED).multinomial(len(shares), counts / len(shares), size=BOOTSTRAPS)
-    low, high = np.quantile(draws @ values / len(shares), (0.025, 0.975)).tolist()
-    return low, high
 
 
 def stored(view: View, n: int) -> list[Place]:

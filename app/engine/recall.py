@@ -91,7 +91,7 @@ async def measure_recall(c: Collection, asked: RecallAsked, measuring: Measuring
 async def _sampled(c: Collection, view: View, left: Matching, n: int) -> Queries:
     """Real queries where there are enough of them; else stored rows."""
     kept = await _kept(c)
-    if len(kept) >= min(n, ENOUGH) and kept.shape[1] == view.settings.dimension:
+    if len(kept) >= min(n, ENOUGH):
         return Queries(kept[:n], "queries")
     if left.count < 2:
         raise errors.Conflict("one item is left, which cannot be its own neighbour: give queries to measure with")
@@ -101,10 +101,13 @@ async def _sampled(c: Collection, view: View, left: Matching, n: int) -> Queries
 
 
 async def _kept(c: Collection) -> NDArray[np.float32]:
-    """The real queries that are remembered, each once, newest first: (q, d)."""
+    """The real queries that are remembered, each once, (q, d): this worker's, newest first, and what the others have
+    written."""
+    here = c.sample.present().vectors[::-1]
 
     def read() -> NDArray[np.float32]:
-        sample = read_sample(c.folder)
+        written = read_sample(c.folder)
+        sample = np.concatenate((here, written)) if written.shape[1] == here.shape[1] else here
         first: dict[bytes, int] = {}
         for i, query in enumerate(sample):
             first.setdefault(query.tobytes(), i)
@@ -177,7 +180,7 @@ def calibration(c: Collection) -> dict[str, Any]:
     measured: list[dict[str, Any]] = []
     for part in sorted(view.parts, key=lambda part: -part.live):
         row = part.segment.row
-        if row.index is None or "calibration" not in row.index.meta:
+        if row.index is None or not row.index.meta.get("calibration"):
             continue
         about = {"segment": row.file, "rows": row.rows, "kind": row.index.kind}
         known = Calibration.from_json(row.index.meta["calibration"])

@@ -23,12 +23,13 @@ ONLY_IN = {
     "fastapi": ("app/api/",),
     "starlette": ("app/api/",),
     "uvicorn": ("app/worker.py",),
-    "h5py": ("storage/", "seedvec/segment.py"),
+    "h5py": ("storage/", "seedvec/segment.py", "seedvec/query_files.py"),
+    "matplotlib": ("seedvec/curves.py",),
     "apsw": ("storage/",),
     "sqlite3": (),
     "torch": (),
 }
-LIGHT = {"seedvec/__init__.py", "seedvec/arrays.py", "seedvec/client.py", "seedvec/cli.py"}
+LIGHT = {"seedvec/__init__.py", "seedvec/arrays.py", "seedvec/client.py", "seedvec/cli.py", "seedvec/load.py"}
 """What the wheel without extras runs: nothing but Python and, where it is there, NumPy."""
 
 SOURCES = sorted(path for top in OURS for path in (ROOT / top).rglob("*.py"))
