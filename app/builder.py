@@ -6,6 +6,7 @@ from app import logs, settings
 from app.children import adopt
 from app.engine.background import Stop, Watched, Worked, work
 from app.engine.building import Building
+from app.engine.policy import Grounds
 from app.granted import granted_cores
 
 POLL_S = 0.1
@@ -15,8 +16,10 @@ def run(config: settings.Settings) -> None:
     stop = Stop()
     threads = granted_cores()
 
+    grounds = Grounds(config.index_min_rows, config.memory_bytes, config.workers)
+
     def building(c: Worked) -> Building:
-        return Building(c, config.index_min_rows, config.seal_quiet_s, threads, stop)
+        return Building(c, grounds, config.seal_quiet_s, threads, stop)
 
     work(Watched(config.data), building, stop, POLL_S, lambda: None)
 

@@ -21,7 +21,8 @@ from storage.layout import CATALOGUE_NAME, SEGMENTS_NAME, WRITE_LOCK_NAME
 
 APPLICATION_ID = 0x53656563
 VERSION = 3
-"""1 had no `patches`, no `columns` and no owner in `state`, 2 no `calibration_queries`; `upgrade` makes them."""
+"""1 had no `patches`, no `columns` and no owner in `state`, 2 no `calibration_queries` and no `rejections`; `upgrade`
+makes them."""
 CREATE = declare("catalogue.create")
 CREATE_DATABASE = declare("catalogue.create.database")
 CREATE_FSYNC = declare("catalogue.create.fsync_dir")
@@ -61,6 +62,9 @@ ALTER TABLE state ADD COLUMN name TEXT NOT NULL DEFAULT '';
 CREATE TABLE owner(uuid TEXT NOT NULL);
 """
 QUERIES_TABLE = "CREATE TABLE calibration_queries(place INTEGER PRIMARY KEY, vector BLOB NOT NULL);\n"
+REJECTIONS_TABLE = """
+CREATE TABLE rejections(seq INTEGER PRIMARY KEY, spec_seq INTEGER NOT NULL, job TEXT NOT NULL, reason TEXT NOT NULL);
+"""
 QUERIES_SCHEMA = "ALTER TABLE state ADD COLUMN queries_seq INTEGER NOT NULL DEFAULT 0;\n" + QUERIES_TABLE
 ITEMS_SCHEMA = {
     "int": "CREATE TABLE items(id INTEGER PRIMARY KEY, key INTEGER NOT NULL)",
@@ -140,6 +144,18 @@ class ColumnsRow:
 
 
 @dataclass(frozen=True, slots=True)
+class Rejection:
+    """What is not tried again on segment `seq` while the index specification is `spec_seq`, and why.
+
+    job: "build": its own index found too little; "merge": the index of a merge that it was the largest part of did."""
+
+    seq: int
+    spec_seq: int
+    job: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class SegmentRow:
     seq: int
     file: str
@@ -150,6 +166,7 @@ class SegmentRow:
     xxh3: str
     index: IndexRow | None = None
     columns: ColumnsRow | None = None
+    rejected: Rejection | None = None
 
     def values(self) -> tuple[Any, ...]:
         """What the table `segments` holds of it."""
@@ -199,7 +216,7 @@ def create(folder: Path, settings: Settings, name: str) -> None:
     (folder / WRITE_LOCK_NAME).touch()
     db = Database(folder / CATALOGUE_NAME, APPLICATION_ID, create=True)
     with db.writing():
-        db.execute(SCHEMA + FILTERS_SCHEMA + QUERIES_TABLE)
+        db.execute(SCHEMA + FILTERS_SCHEMA + QUERIES_TABLE + REJECTIONS_TABLE)
         db.execute(f"PRAGMA user_version = {VERSION}")
         db.execute("INSERT INTO settings VALUES (?,?,?,?,?,?,?)", _settings_row(settings))
         db.execute("INSERT INTO owner VALUES (?)", (folder.name,))
@@ -247,7 +264,7 @@ def upgrade(db: Database, name: str) -> None:
             db.execute(FILTERS_SCHEMA + OWNER_SCHEMA)
             db.execute("UPDATE state SET uuid = ?, name = ?", (db.path.parent.name, name))
             db.execute("INSERT INTO owner VALUES (?)", (db.path.parent.name,))
-        db.execute(QUERIES_SCHEMA)
+        db.execute(QUERIES_SCHEMA + REJECTIONS_TABLE)
         db.execute(f"PRAGMA user_version = {VERSION}")
 
 
@@ -276,16 +293,17 @@ def is_owned(db: Database, state: State) -> bool:
 
 
 def read_segments(db: Database) -> list[SegmentRow]:
-    """All segments with their indexes and columns, in order of their keys."""
+    """All segments with their indexes and columns and what was rejected of them, in order of their keys."""
     indexes = db.execute("SELECT seq, file, kind, spec_seq, bytes, xxh3, meta FROM indexes")
     found = {
         seq: IndexRow(seq, file, kind, spec, size, xxh3, json.loads(meta))
         for seq, file, kind, spec, size, xxh3, meta in indexes
     }
     columns = {row[0]: ColumnsRow(*row) for row in db.execute("SELECT seq, file, log_pos, bytes, xxh3 FROM columns")}
+    rejected = {row[0]: Rejection(*row) for row in db.execute("SELECT seq, spec_seq, job, reason FROM rejections")}
     query = "SELECT seq, file, rows, base_key, span, bytes, xxh3 FROM segments ORDER BY base_key, seq"
     return [
-        SegmentRow(seq, file, rows, base, span, size, xxh3, found.get(seq), columns.get(seq))
+        SegmentRow(seq, file, rows, base, span, size, xxh3, found.get(seq), columns.get(seq), rejected.get(seq))
         for seq, file, rows, base, span, size, xxh3 in db.execute(query)
     ]
 

@@ -68,8 +68,9 @@ def segment_name(seq: int) -> str:
     return f"{seq:06d}-{uuid.uuid4().hex}.h5"
 
 
-def index_name(segment_file: str, kind: str, spec_seq: int) -> str:
-    return f"{segment_file.removesuffix('.h5')}.{kind}-{spec_seq}.faiss"
+def index_name(segment_file: str, kind: str) -> str:
+    """A new name for each attempt: one that is built again while the old one serves must not be taken for it."""
+    return f"{segment_file.removesuffix('.h5')}.{kind}-{uuid.uuid4().hex[:8]}.faiss"
 
 
 def columns_name(segment_file: str, log_pos: int) -> str:

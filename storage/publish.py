@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from storage import catalogue, errors
-from storage.catalogue import PENDING_ROW_BYTES, ColumnsRow, IndexRow, SegmentRow
+from storage.catalogue import PENDING_ROW_BYTES, ColumnsRow, IndexRow, Rejection, SegmentRow
 from storage.database import Database
 from storage.failpoints import declare, hit
 from storage.turns import Turns
@@ -107,6 +107,7 @@ class Publisher:
             elif columns:
                 # As in `add_columns`.
                 state.trimmed_pos = max(state.trimmed_pos, columns.log_pos)
+            self.db.many("DELETE FROM rejections WHERE seq = ?", ((s.seq,) for s in inputs))
             for table in ("segments", "indexes", "columns"):
                 out = self.db.many(f"DELETE FROM {table} WHERE seq = ? RETURNING file", ((s.seq,) for s in inputs))
                 gone += [row[0] for row in out]
@@ -129,6 +130,7 @@ class Publisher:
             self._still_there([index.seq])
             old = self.db.one("SELECT file FROM indexes WHERE seq = ?", (index.seq,))
             self.db.execute("DELETE FROM indexes WHERE seq = ?", (index.seq,))
+            self.db.execute("DELETE FROM rejections WHERE seq = ?", (index.seq,))
             self._insert_index(index)
             state.generation += 1
             hit(INDEX_COMMIT)
@@ -143,6 +145,13 @@ class Publisher:
                 raise errors.Stale(f"index {file} is gone")
             state.generation += 1
             hit(INDEX_COMMIT)
+
+    def reject(self, rejection: Rejection) -> None:
+        """Writes down what is not to be tried again while the segment and the specification are there. Raises Stale."""
+        with self._turn():
+            self._still_there([rejection.seq])
+            values = (rejection.seq, rejection.spec_seq, rejection.job, rejection.reason)
+            self.db.execute("INSERT OR REPLACE INTO rejections VALUES (?,?,?,?)", values)
 
     def drop_index(self, seq: int) -> str | None:
         """Forgets a segment's index (damaged, or no longer wanted). Returns its file."""

@@ -221,7 +221,7 @@ class Turn:
         live = self.state.live
         if self.settings.id_type != "auto":
             self.db.execute("DELETE FROM items")
-        for table in ("pending", "metadata", "deaths", "patches", "segments", "indexes", "columns"):
+        for table in ("pending", "metadata", "deaths", "patches", "segments", "indexes", "columns", "rejections"):
             self.db.execute(f"DELETE FROM {table}")
         self.state.log_pos += 1
         self.state.trimmed_pos = self.state.log_pos

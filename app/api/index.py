@@ -23,7 +23,14 @@ def router(engine: Engine) -> APIRouter:
         summary="Build the index anew",
         status_code=202,
         responses=answer(202, examples.DESCRIBED, "The build will start; GET the collection for its progress")
-        | problems("malformed-body", "collection-not-found", "unsupported-media-type", "out-of-range", "unknown-field"),
+        | problems(
+            "malformed-body",
+            "collection-not-found",
+            "unsupported-media-type",
+            "out-of-range",
+            "unknown-field",
+            "insufficient-memory",
+        ),
     )
     async def rebuild_index(
         collection: Name,

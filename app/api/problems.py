@@ -139,6 +139,12 @@ TABLE: dict[str, Kind] = {
         "The disk refused to confirm it: it may or may not be stored. It can be repeated without looking: a POST with "
         "the same Idempotency-Key, PUT, PATCH and DELETE as they are.",
     ),
+    "insufficient-memory": Kind(
+        507,
+        "The index would not fit into the memory",
+        "The detail says what it would take and what there is (--memory-bytes), and what would fit. Nothing was "
+        "changed: the index that is there goes on serving.",
+    ),
     "disk-full": Kind(
         507,
         "The disk is full",

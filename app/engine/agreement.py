@@ -1,11 +1,13 @@
 """A collection's settings: as asked for, as stored, and whether the two agree."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
-from app.engine import errors
+from app.engine import errors, policy
 from app.engine.errors import Fault
+from app.engine.policy import Grounds
 from app.engine.types import CollectionSettings, IndexSpec
+from index.memory import TooLittleMemory
 from index.parameters import check_params
 from storage import catalogue
 
@@ -38,6 +40,33 @@ def refuse_params(spec: IndexSpec, prefix: str) -> None:
     faults = [Fault(prefix + name, message) for name, message in check_params(spec.kind, spec.params)]
     if faults:
         raise errors.OutOfRange(f"{faults[0].where}: {faults[0].message}", faults)
+
+
+def refuse_misfit(spec: IndexSpec, settings: catalogue.Settings, live: int, grounds: Grounds) -> None:
+    """What `refuse_params` cannot know: whether such an index can be had for the rows that are there."""
+    lists = spec.params.get("nlist", 0)
+    if lists > live > 0:
+        message = f"{lists} lists are more than the {live} rows there are: choose fewer, or leave it to the rows"
+        raise errors.OutOfRange(f"nlist: {message}", [Fault("nlist", message)])
+    row_bytes = settings.dimension * settings.vector_dtype.itemsize
+    rows = min(live, policy.MAX_SEGMENT_BYTES // row_bytes)
+    lack = _lack(spec, settings, rows, grounds)
+    if lack is None:
+        return
+    others = [kind for kind in ("ivf", "hnsw") if _lack(IndexSpec(kind), settings, rows, grounds) is None]
+    fitting = f"kind {others[0]} would fit" if others else "none would fit: kind flat, searched exactly, takes none"
+    raise errors.InsufficientMemory(
+        f"an index of kind {spec.kind} for {rows} rows is not built: {lack}. Of the other kinds {fitting}; "
+        "--memory-bytes sets what there is. Nothing was changed"
+    )
+
+
+def _lack(spec: IndexSpec, settings: catalogue.Settings, rows: int, grounds: Grounds) -> TooLittleMemory | None:
+    try:
+        policy.wanted(replace(settings, index_spec=asdict(spec)), rows, grounds)
+    except TooLittleMemory as e:
+        return e
+    return None
 
 
 def refuse_difference(name: str, there: CollectionSettings, wanted: CollectionSettings) -> None:

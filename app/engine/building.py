@@ -8,25 +8,24 @@ from dataclasses import replace
 
 from app.engine import policy
 from app.engine.background import Stop, Worked
+from app.engine.calibrating import Calibrating
 from app.engine.deriving import forget_patches, with_columns
+from app.engine.indexing import Order, order_anew, order_grown, write_index
 from app.engine.merging import Rows, live_rows, write_merged
-from app.engine.policy import Job, Name
+from app.engine.policy import Grounds, Job, Name
 from app.engine.segments import OpenSegment, open_one
 from app.engine.verifying import verify_present
-from index.build import build
-from index.contract import Cancelled
+from index.contract import Cancelled, Rejected
+from index.memory import TooLittleMemory
 from storage import atomic, catalogue, errors
-from storage.catalogue import IndexRow, SegmentRow, Settings, State
-from storage.failpoints import declare, hit
-from storage.hashing import file_xxh3, hex16
-from storage.layout import SEGMENTS_NAME, index_name
+from storage.catalogue import IndexRow, Rejection, SegmentRow, Settings, State
+from storage.layout import SEGMENTS_NAME
 
 log = logging.getLogger(__name__)
 REPORT_S = 1.0
 DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EPERM})
 DISK_RETRY_S = 10.0
 """After all attempts at a job, where it was the disk that failed."""
-WRITE = declare("index.write")
 COPY_SHARE = 0.05
 """What merging is of a job that also builds an index."""
 
@@ -41,25 +40,31 @@ def is_the_disk(e: Exception) -> bool:
 class Building:
     """One collection, as the builder sees it."""
 
-    def __init__(self, worked: Worked, index_min_rows: int, quiet_s: float, threads: int, stop: Stop) -> None:
+    def __init__(self, worked: Worked, grounds: Grounds, quiet_s: float, threads: int, stop: Stop) -> None:
         self._c = worked
-        self._index_min_rows = index_min_rows
+        self._grounds = grounds
         self._quiet_s = quiet_s
         self._threads = threads
         self._stop = stop
+        self._calibrating = Calibrating(worked, stop)
         self._version = -1
         self._settled = False
         self._next_key = -1
         self._last_write = time.monotonic()
         self._unindexed_since: float | None = None
-        self._log_pos = -1
+        self._looked_at: tuple[int, ...] = ()
+        self._told = ""
         self._again_at: float | None = None
         """When what the disk has stopped, and no fault of its own, is begun again."""
 
     # ---------------------------------------------------------------- choosing
 
     def step(self) -> bool:
-        """Does the most pressing job. False: nothing is due now."""
+        """Does the most pressing job, and where there is none looks at what real queries find. False: nothing is due
+        now."""
+        return self._step() or self._calibrating.step()
+
+    def _step(self) -> bool:
         version = self._c.reader.data_version()
         again = self._again_at is not None and time.monotonic() >= self._again_at
         if version == self._version and self._settled and not again:
@@ -83,6 +88,7 @@ class Building:
             if quiet and done is not None and not self._is_due(failed, settings, state, segments):
                 # Its process died before it could say that it was done, or what failed is no longer wanted.
                 self._c.publisher.end_job()
+            self._tell_lack_of_memory(settings, state, segments)
             self._version, self._settled = version, quiet
             return False
         self._run(job, settings, state)
@@ -93,10 +99,10 @@ class Building:
         self, settings: Settings, state: State, segments: list[SegmentRow], quiet: bool, failed: Name | None
     ) -> Job | None:
         """failed: what has failed for good and only a change starts again; it keeps nothing else from being done."""
-        rewrite = self._worn_out(state, segments)
+        rewrite = self._worn_out(settings, state, segments)
         if rewrite is not None and rewrite.name != failed:
             return rewrite
-        jobs = policy.jobs(settings, state, segments, self._index_min_rows, quiet=quiet)
+        jobs = policy.jobs(settings, state, segments, self._grounds, quiet=quiet)
         job = next((job for job in jobs if job.name != failed), None)
         if job is None or job.kind != "build":
             self._unindexed_since = None
@@ -108,23 +114,34 @@ class Building:
 
     def _is_due(self, failed: Name | None, settings: Settings, state: State, segments: list[SegmentRow]) -> bool:
         rewrite = failed is not None and failed[0] == "rewrite" and any(s.seq == failed[1] for s in segments)
-        jobs = policy.jobs(settings, state, segments, self._index_min_rows, quiet=True)
+        jobs = policy.jobs(settings, state, segments, self._grounds, quiet=True)
         return rewrite or any(job.name == failed for job in jobs)
 
-    def _worn_out(self, state: State, segments: list[SegmentRow]) -> Job | None:
-        """A segment with too many dead rows. Looked for only when rows died since the last look."""
-        if state.log_pos == self._log_pos:
+    def _worn_out(self, settings: Settings, state: State, segments: list[SegmentRow]) -> Job | None:
+        """A segment with too many dead rows. Looked for only when rows died since the last look, or what was not to
+        be written anew may be now."""
+        look = (state.log_pos, state.spec_seq, state.cancelled_seq)
+        if look == self._looked_at:
             return None
         for row in segments:
             with self._c.reader.reading():
                 dead = catalogue.read_deaths_within(self._c.reader, row)
             if len(dead) <= policy.MAX_DROPPED_SHARE * row.rows:
                 continue
+            if not policy.may_be_merged(settings, state, (row,), self._grounds):
+                continue
             # Key ranges of segments may interleave: what counts is what this one holds.
             if len(open_one(self._c.folder, row).rows_of(dead)) > policy.MAX_DROPPED_SHARE * row.rows:
                 return Job("rewrite", (row,))
-        self._log_pos = state.log_pos
+        self._looked_at = look
         return None
+
+    def _tell_lack_of_memory(self, settings: Settings, state: State, segments: list[SegmentRow]) -> None:
+        lack = policy.lack_of_memory(settings, state, segments, self._grounds)
+        text = "" if lack is None else str(lack)
+        if text and text != self._told:
+            log.error("collection %s gets no index: %s", self._c.name, text)
+        self._told = text
 
     # ---------------------------------------------------------------- doing
 
@@ -150,12 +167,14 @@ class Building:
             c.publisher.end_job()
         except (errors.Dropped, errors.Damaged):
             raise
+        except Rejected as e:
+            self._reject(job, state, str(e))
         except Exception as e:
             if catalogue.read_state(c.reader).dropped:
                 raise errors.Dropped(str(c.folder)) from e  # its files went away under the job
             disk = is_the_disk(e)
             log.error("collection %s: %s failed (attempt %d): %s", c.name, job.kind, attempt, e, exc_info=not disk)
-            if attempt >= policy.MAX_ATTEMPTS:
+            if attempt >= policy.MAX_ATTEMPTS or isinstance(e, TooLittleMemory):
                 self._again_at = time.monotonic() + DISK_RETRY_S if disk else None
                 c.publisher.fail_job(f"{job.kind} failed: {e or type(e).__name__}")
             else:
@@ -163,6 +182,15 @@ class Building:
         else:
             c.publisher.end_job()
             log.info("collection %s: %s took %.1f s", c.name, job.kind, time.monotonic() - begun)
+
+    def _reject(self, job: Job, state: State, found: str) -> None:
+        """Tried again, it would find as little. What serves goes on serving: the inputs of a merge stay as they are."""
+        kind = "build" if job.kind == "build" else "merge"
+        # Without the largest the others may still be brought together.
+        seq = max(job.segments, key=lambda s: (s.index is not None, s.rows)).seq
+        log.error("collection %s: %s rejected: %s", self._c.name, job.kind, found)
+        self._c.publisher.reject(Rejection(seq, state.spec_seq, kind, found))
+        self._c.publisher.end_job()
 
     def _merge(self, job: Job, settings: Settings, state: State) -> None:
         c = self._c
@@ -190,16 +218,18 @@ class Building:
     ) -> SegmentRow:
         """Where an input has an index, the output is published with its own: what was fast never turns slow."""
         c = self._c
-        want = policy.wanted(settings, len(rows.keys), self._index_min_rows)
-        indexed = want is not None and any(row.index is not None for row in job.segments)
-        share = COPY_SHARE if indexed else 1.0
-        report = self._reporter(state)
+        order = None
+        if job.makes_an_index:
+            # Before anything is copied: it may not fit into the memory.
+            order = order_grown(c.folder, settings, state, inputs, rows, self._grounds)
+        share = COPY_SHARE if order is not None else 1.0
+        report = self._reporter(state, order is not None)
         output = write_merged(
             c.folder, c.publisher.reserve_seq(), settings, inputs, rows, lambda done: report(done * share)
         )
         try:
-            if indexed:
-                index = self._build_file(output, settings, state, lambda done: report(share + done * (1 - share)))
+            if order is not None:
+                index = self._write_index(output, order, state, lambda done: report(share + done * (1 - share)))
                 output = replace(output, index=index)
             # Last, so that little has been patched since.
             return with_columns(c.reader, c.folder, output, rows.keys)
@@ -208,31 +238,21 @@ class Building:
             raise
 
     def _build(self, segment: SegmentRow, settings: Settings, state: State) -> None:
-        index = self._build_file(segment, settings, state, self._reporter(state))
+        order = order_anew(settings, segment.rows, self._grounds)
+        assert order is not None, "policy.due_builds asks for what is wanted"
+        index = self._write_index(segment, order, state, self._reporter(state, True))
         try:
             old = self._c.publisher.add_index(index)
         except BaseException as e:
             if errors.is_undone(e):
                 self._unlink([index.file])
             raise
-        if old != index.file:
-            self._unlink([old])
+        self._unlink([old])
 
-    def _build_file(
-        self, segment: SegmentRow, settings: Settings, state: State, progress: Callable[[float], None]
+    def _write_index(
+        self, segment: SegmentRow, order: Order, state: State, progress: Callable[[float], None]
     ) -> IndexRow:
-        """Built, synced and named; in no catalogue yet."""
-        want = policy.wanted(settings, segment.rows, self._index_min_rows)
-        assert want is not None
-        folder = self._c.folder / SEGMENTS_NAME
-        final = folder / index_name(segment.file, want[0], state.spec_seq)
-        tmp = atomic.temporary(final)
-        vectors = open_one(self._c.folder, segment).vectors
-        hit(WRITE)
-        meta = build(vectors, want, tmp, recall=settings.recall, threads=self._threads, progress=progress)
-        size, digest = file_xxh3(tmp)
-        atomic.publish(tmp, final, "index")
-        return IndexRow(segment.seq, final.name, want[0], state.spec_seq, size, hex16(digest), meta)
+        return write_index(self._c, segment, order, state, self._grounds, self._threads, progress)
 
     def _forget_index(self, segment: SegmentRow) -> None:
         self._unlink([self._c.publisher.drop_index(segment.seq)])
@@ -240,7 +260,7 @@ class Building:
     def _unlink(self, names: Iterable[str | None]) -> None:
         atomic.remove_all([self._c.folder / SEGMENTS_NAME / name for name in names if name])
 
-    def _reporter(self, state: State) -> Callable[[float], None]:
+    def _reporter(self, state: State, makes_an_index: bool) -> Callable[[float], None]:
         """Writes progress down once a second; raises Cancelled where the job is no longer wanted."""
         begun = last = time.monotonic()
 
@@ -255,9 +275,9 @@ class Building:
             elapsed = now - begun
             eta = elapsed * (1 - done) / done if done > 0 else None
             present = self._c.publisher.progress(done, eta)
-            if present.spec_seq != state.spec_seq:
+            if makes_an_index and present.spec_seq != state.spec_seq:
                 raise Cancelled("another index is wanted")
-            if present.cancelled_seq == present.spec_seq and state.cancelled_seq != state.spec_seq:
+            if makes_an_index and policy.is_cancelled(present):
                 raise Cancelled("cancelled")
 
         return report

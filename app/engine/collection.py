@@ -45,7 +45,6 @@ class Limits:
 
     pending_rows: int
     pending_bytes: int
-    index_min_rows: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,11 +12,12 @@ from typing import Any, Literal, TypeVar
 from numpy.typing import NDArray
 
 from app.engine import bulk, errors, reading, recall
-from app.engine.agreement import from_stored, refuse_difference, refuse_params, to_store
+from app.engine.agreement import from_stored, refuse_difference, refuse_misfit, refuse_params, to_store
 from app.engine.collection import Collection, Limits, Pools
 from app.engine.describe import build_is_due, describe
 from app.engine.filters.ast import Filter
 from app.engine.picturing import Picturing
+from app.engine.policy import Grounds
 from app.engine.recall import Measuring
 from app.engine.sample import Keep
 from app.engine.translate import FULL, translated
@@ -59,7 +60,8 @@ class LocalEngine:
         """worker: what this process is called among those that serve the folder."""
         self._data = data
         self._keep = Keep(worker, settings.keep_queries)
-        self._limits = Limits(settings.pending_rows, settings.pending_bytes, settings.index_min_rows)
+        self._limits = Limits(settings.pending_rows, settings.pending_bytes)
+        self._grounds = Grounds(settings.index_min_rows, settings.memory_bytes, settings.workers)
         self._pools = Pools(
             ThreadPoolExecutor(WRITER_THREADS, "writer"),
             ThreadPoolExecutor(1, "loader"),
@@ -267,7 +269,7 @@ class LocalEngine:
         except errors.CollectionClosed as e:
             return {"name": name, "index": {"state": "closed", "reason": e.detail}}
         with translated(name):
-            return describe(name, collection.folder, collection.follower.db, self._limits.index_min_rows)
+            return describe(name, collection.folder, collection.follower.db, self._grounds)
 
     async def wait_ready(self, name: str, timeout_s: float) -> dict[str, Any]:
         """Answers when the index is ready, failed or closed, or when the time is up."""
@@ -280,12 +282,15 @@ class LocalEngine:
 
     async def rebuild_index(self, name: str, spec: IndexSpec) -> None:
         refuse_params(spec, "")
-        await self._collection(name).change(lambda turn: turn.set_index_spec(asdict(spec)))
+        collection = self._collection(name)
+        view = collection.view()
+        refuse_misfit(spec, view.settings, view.state.live, self._grounds)
+        await collection.change(lambda turn: turn.set_index_spec(asdict(spec)))
 
     async def cancel_build(self, name: str) -> None:
         collection = self._collection(name)
         with translated(name):
-            due = build_is_due(collection.follower.db, self._limits.index_min_rows)
+            due = build_is_due(collection.follower.db, self._grounds)
         # What is cancelled stays so until `rebuild_index`: cancelling nothing must not stop the builds to come.
         if due:
             await collection.change(lambda turn: turn.cancel_build())

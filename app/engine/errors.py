@@ -9,7 +9,7 @@ Refused
 ├── Conflict             id-exists, settings-differ (409)
 ├── TooLarge             (413)
 └── Unavailable          the server, not the request (429, 503, 507)
-    ├── Busy, CollectionClosed, OutcomeUnknown, DiskFull
+    ├── Busy, CollectionClosed, OutcomeUnknown, DiskFull, InsufficientMemory
 """
 
 from collections.abc import Sequence
@@ -127,3 +127,10 @@ class OutcomeUnknown(Unavailable):
 
 class DiskFull(Unavailable):
     code = "disk-full"
+
+
+class InsufficientMemory(Unavailable):
+    """The index asked for would not fit; the one that is there goes on serving (507)."""
+
+    code = "insufficient-memory"
+    retry_after_s = None

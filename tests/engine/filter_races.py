@@ -57,7 +57,7 @@ class Between(Executor):
 def worker_with(rig: Rig, **pools: Executor) -> Collection:
     inline = Inline()
     all_pools = {name: pools.get(name, inline) for name in ("writers", "loaders", "workers", "searchers")}
-    c = Collection("c", rig.folder, Limits(MANY, MANY, MANY), Pools(**all_pools))
+    c = Collection("c", rig.folder, Limits(MANY, MANY), Pools(**all_pools))
     rig._closing.append(c.close)
     return c
 

@@ -21,6 +21,7 @@ from app.engine.building import Building
 from app.engine.collection import Collection, Limits, Pools
 from app.engine.files import write_sealed
 from app.engine.merge_patch import merge_patch
+from app.engine.policy import Grounds
 from app.engine.sealing import Sealing
 from app.engine.types import EXACTLY
 from storage import catalogue
@@ -159,6 +160,7 @@ class Rig:
         id_type: str = "auto",
         index: str = "flat",
         index_min_rows: int = MANY,
+        memory_bytes: int = MANY**2,
         seal_rows: int = MANY,
         durable: bool = True,
         copied_from: "Rig | None" = None,
@@ -183,7 +185,7 @@ class Rig:
         self.sealing_work, self.sealing_publisher = self._worked()
         self.sealing = Sealing(self.sealing_work, seal_rows, MANY, 0.0)
         self.building_work, self.building_publisher = self._worked()
-        self.building = Building(self.building_work, index_min_rows, 0.0, 1, NeverStops())
+        self.building = Building(self.building_work, Grounds(index_min_rows, memory_bytes, 1), 0.0, 1, NeverStops())
         self.model: dict[Any, tuple[bytes, bytes | None]] = {} if copied_from is None else dict(copied_from.model)
         """id → (vector, metadata): what was acknowledged."""
         self.describe: Callable[[], bytes | None] | None = None
@@ -205,7 +207,7 @@ class Rig:
 
     def worker(self, loader: Executor | None = None, limits: Limits | None = None) -> Collection:
         """One more worker's view of the collection."""
-        c = Collection("c", self.folder, limits or Limits(MANY, MANY, MANY), pools(loader))
+        c = Collection("c", self.folder, limits or Limits(MANY, MANY), pools(loader))
         self._closing.append(c.close)
         return c
 

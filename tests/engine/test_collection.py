@@ -21,7 +21,7 @@ from storage.turns import Turns
 from storage.writes import Turn
 from tests.engine.rig import Rig, listed
 
-LIMITS = Limits(pending_rows=40, pending_bytes=1 << 20, index_min_rows=10**9)
+LIMITS = Limits(pending_rows=40, pending_bytes=1 << 20)
 LARGE = 11
 """Rows: above a quarter of the bound."""
 
@@ -350,7 +350,7 @@ def test_a_drop_while_a_large_write_is_written(run: Run, rig: Rig, c: Collection
 
 
 def test_writers_of_two_workers_never_share_a_key(run: Run, rig: Rig, threads: Pools) -> None:
-    workers = [Collection("c", rig.folder, Limits(10**6, 10**9, 10**9), threads) for _ in range(2)]
+    workers = [Collection("c", rig.folder, Limits(10**6, 10**9), threads) for _ in range(2)]
 
     async def hammer() -> None:
         asks = [

@@ -132,7 +132,7 @@ def test_patches_are_forgotten_while_the_old_segments_serve_on(tmp_path: Path) -
         put(rig, list(range(300, 400)), directly=True)
         check(rig, eager)
         patching = Patching(rig)
-        rig.building._build_file = patching.before(rig.building._build_file)  # type: ignore[method-assign]
+        rig.building._write_index = patching.before(rig.building._write_index)  # type: ignore[method-assign]
         rig.merge()
         assert patching.done and len(rig.segments()) == 1 and rig.db.one("SELECT count(*) FROM patches") == (0,)
         check(rig, eager)
@@ -305,7 +305,10 @@ def test_columns_that_are_damaged_while_they_are_mapped_are_derived_anew(rig: Ri
 # -------------------------------------------------------------------- an older format
 
 
-FORMAT_2 = ("DROP TABLE calibration_queries", "ALTER TABLE state DROP COLUMN queries_seq", "PRAGMA user_version = 2")
+FORMAT_2 = (
+    *("DROP TABLE calibration_queries", "DROP TABLE rejections", "ALTER TABLE state DROP COLUMN queries_seq"),
+    "PRAGMA user_version = 2",
+)
 FORMAT_1 = (
     *FORMAT_2,
     *("DROP TABLE patches", "DROP TABLE columns", "DROP TABLE owner"),

@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from app.engine.collection import Collection, Limits
-from app.engine.sample import FLUSH_S, MAX_OF_BATCH, Keep, QuerySample, distinct
+from app.engine.sample import FLUSH_S, MAX_OF_BATCH, Keep, QuerySample
 from storage.layout import QUERIES_NAME
 from storage.queries import MAX_BYTES, read_sample
 from tests.engine.rig import MANY, Rig, pools
@@ -150,17 +150,11 @@ def test_a_query_is_noted_in_well_under_a_microsecond(tmp_path: Path) -> None:
     assert min(took) < 1e-6, f"{min(took) * 1e6:.2f} µs"
 
 
-def test_distinct_queries_stay_in_order() -> None:
-    some = np.concatenate([query(3), query(1), query(3), query(2), query(1)])
-    assert numbers(distinct(some)) == [3, 1, 2]
-    assert distinct(np.empty((0, DIMENSION), np.float32)).shape == (0, DIMENSION)
-
-
 def test_a_collection_that_closes_writes_its_sample(tmp_path: Path) -> None:
     rig = Rig(tmp_path / "data")
     try:
         rig.upsert([1, 2, 3])
-        worker = Collection("c", rig.folder, Limits(MANY, MANY, MANY), pools(), Keep("worker-7", 5))
+        worker = Collection("c", rig.folder, Limits(MANY, MANY), pools(), Keep("worker-7", 5))
         worker.sample.note(query(5))
         worker.close()
         assert numbers(read_sample(rig.folder)) == [5]

@@ -72,7 +72,7 @@ class Collection:
         return next(s for s in catalogue.read_segments(self.db) if s.seq == seq)
 
     def add_index(self, segment: SegmentRow, content: bytes) -> Path:
-        path = self.folder.segments / index_name(segment.file, "hnsw", 1)
+        path = self.folder.segments / index_name(segment.file, "hnsw")
         path.write_bytes(content)
         size, digest = file_xxh3(path)
         self.publisher.add_index(IndexRow(segment.seq, path.name, "hnsw", 1, size, hex16(digest), {"version": 1}))

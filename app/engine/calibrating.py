@@ -1,0 +1,280 @@
+"""The builder's least pressing work on one collection: recall measured on real queries, and indexes calibrated on them.
+
+An index is calibrated on its own rows when it is built. Real queries may be unlike them (texts against pictures), and
+then find less than was promised. So those that the workers keep are measured now and then, and where the promise is
+surely not kept, the index is calibrated on them. Queries that a client has given come first, and are calibrated on
+without asking.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.engine.background import Stop, Worked
+from app.engine.segments import load_index, open_one
+from index.approximate import Approximate
+from index.calibration import Calibration
+from index.contract import Cancelled
+from index.recalibration import FEWEST, Measured, distinct, recalibrated, shortfall
+from storage import catalogue, errors
+from storage.catalogue import IndexRow, SegmentRow, Settings, State
+from storage.database import Database
+from storage.queries import read_sample, stamp
+
+log = logging.getLogger(__name__)
+K: Final = 10
+"""What the promise is held to: most searches ask for about so many."""
+TOLERANCE: Final = 0.002
+"""So much less than promised is not worth calibrating anew for: or the sample's own noise would do it for ever."""
+NOTABLE: Final = 0.005
+"""A measurement that differs by so much from the one published is published: each makes all workers look again."""
+PUBLISH_S: Final = 3600.0
+LOOK_S: Final = 2.0
+"""Between two looks whether the sample has changed: some 20 µs each."""
+MEASURE_S: Final = 60.0
+REST: Final = 50
+"""Times as long as a measurement took is rested after it: over 10,000,000 rows it reads 5 GB."""
+MOST_PRODUCTS: Final = 1.2e11
+"""Of a measurement, 1 to 2 s on two cores: as many queries are taken as cost so much."""
+LEAST_MEASURED: Final = 200
+"""Queries, whatever they cost."""
+MAX_ATTEMPTS: Final = 3
+REPORT_S: Final = 1.0
+Told = Callable[[float], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """The queries a client gave to calibrate on, (q, d) float32, and the number of their set."""
+
+    vectors: NDArray[np.float32]
+    seq: int
+
+
+def queries_for(reader: Database) -> Given | None:
+    """What a new index is calibrated on instead of rows held out, or None; its meta says `queries_seq`: seq."""
+    with reader.reading():
+        state = catalogue.read_state(reader)
+        vectors = catalogue.read_calibration_queries(reader)
+    return Given(vectors, state.queries_seq) if len(distinct(vectors)) >= FEWEST else None
+
+
+def is_behind(state: State, index: IndexRow) -> bool:
+    """Queries have been given since it was calibrated."""
+    return int(index.meta.get("queries_seq", 0)) < state.queries_seq
+
+
+def calibration_is_due(state: State, segments: Sequence[SegmentRow]) -> bool:
+    """Given queries wait to be calibrated on."""
+    return any(s.index is not None and is_behind(state, s.index) for s in segments)
+
+
+def falls_short(measured: Measured, recall: float) -> bool:
+    """Surely, not by the chance of this sample. recall: what was promised."""
+    return measured.interval[1] + TOLERANCE < recall
+
+
+@dataclass(frozen=True, slots=True)
+class _Looked:
+    """When the sample was last measured on an index file, and may be again."""
+
+    stamp: Any
+    again_at: float
+
+
+class Calibrating:
+    """One collection, as the builder sees it."""
+
+    def __init__(self, worked: Worked, stop: Stop, measure_s: float = MEASURE_S) -> None:
+        """measure_s: between two measurements of one index."""
+        self._c = worked
+        self._stop = stop
+        self._measure_s = measure_s
+        self._version = -1
+        self._look_at = 0.0
+        self._looked: dict[str, _Looked] = {}
+        """By the index's file."""
+        self._failures: dict[tuple[str, int], int] = {}
+        """By the index's file and the set of given queries."""
+
+    def step(self) -> bool:
+        """Does one thing to one index, at most. False: nothing was due. Raises StorageError, OSError."""
+        reader = self._c.reader
+        version, now = reader.data_version(), time.monotonic()
+        if version == self._version and now < self._look_at:
+            return False
+        with reader.reading():
+            settings, state = catalogue.read_settings(reader), catalogue.read_state(reader)
+            segments = catalogue.read_segments(reader)
+        if state.dropped:
+            return False
+        self._look_at = now + LOOK_S
+        indexed = sorted((s for s in segments if s.index is not None), key=lambda s: -s.rows)
+        try:
+            did = self._on_given(settings, state, indexed) or self._on_sample(settings, indexed)
+        except Cancelled as e:
+            log.info("collection %s: calibration given up: %s", self._c.name, e)
+            return False
+        except errors.Stale:
+            return True  # merged or built anew meanwhile
+        except FileNotFoundError:
+            return True  # the same, before it was opened
+        self._version = -1 if did else version
+        return did
+
+    # ---------------------------------------------------------------- queries that were given
+
+    def _on_given(self, settings: Settings, state: State, indexed: list[SegmentRow]) -> bool:
+        row = next((s for s in indexed if s.index is not None and is_behind(state, s.index)), None)
+        if row is None or row.index is None:
+            return False
+        c, meta = self._c, {**row.index.meta, "queries_seq": state.queries_seq}
+        given = queries_for(c.reader)
+        index = self._open(row)
+        if given is None or given.seq != state.queries_seq or index is None:
+            # Too few, or overtaken by other queries, or without an index that could be opened: nothing to be done.
+            self._publish(row.index, meta)
+            return True
+        attempt = c.publisher.start_job("calibrate", row.seq)
+        begun = time.monotonic()
+        try:
+            told = self._reporter(state)
+            calibration = recalibrated(index, given.vectors, told)
+            found = shortfall(index.with_calibration(calibration), given.vectors, K, settings.recall, told)
+        except (Cancelled, errors.Dropped, errors.Stale):
+            c.publisher.end_job()
+            raise
+        except Exception as e:
+            self._failed(row.index, meta, state, max(attempt, 1), e)
+            return True
+        meta |= {"calibration": calibration.to_json(), "measured": _to_json(found, "given")}
+        self._publish(row.index, meta)
+        c.publisher.end_job()
+        took = time.monotonic() - begun
+        log.info("collection %s: calibrated on %d given queries in %.1f s", c.name, len(given.vectors), took)
+        return True
+
+    def _failed(self, index: IndexRow, meta: dict[str, Any], state: State, attempt: int, e: Exception) -> None:
+        """After some attempts the index keeps the calibration that it has: what waits for it must not wait for ever."""
+        name = (index.file, state.queries_seq)
+        failures = self._failures[name] = max(self._failures.get(name, 0) + 1, attempt)
+        log.error("collection %s: calibration failed (attempt %d): %s", self._c.name, failures, e, exc_info=True)
+        if failures >= MAX_ATTEMPTS:
+            self._publish(index, {**meta, "calibration_failed": f"{e or type(e).__name__}"})
+        self._c.publisher.end_job()
+        self._stop.wait(min(2.0**failures, 10.0))
+
+    # ---------------------------------------------------------------- queries that were kept
+
+    def _on_sample(self, settings: Settings, indexed: list[SegmentRow]) -> bool:
+        now, present = time.monotonic(), stamp(self._c.folder)
+        files = {s.index.file for s in indexed if s.index is not None}
+        self._looked = {file: looked for file, looked in self._looked.items() if file in files}
+        for row in indexed:
+            assert row.index is not None
+            looked = self._looked.get(row.index.file)
+            if looked is None or (looked.stamp != present and now >= looked.again_at):
+                return bool(present) and self._measure(settings, row, present)
+        return False
+
+    def _measure(self, settings: Settings, row: SegmentRow, present: Any) -> bool:
+        """The sample on one index; calibrates it anew where it falls short. False: there are too few queries."""
+        assert row.index is not None
+        c, begun = self._c, time.monotonic()
+        sample = distinct(read_sample(c.folder))
+        index = self._open(row) if len(sample) >= FEWEST and _fits(sample, settings) else None
+        if index is None:
+            self._looked[row.index.file] = _Looked(present, begun)
+            return False
+        told = self._stoppable()
+        some = sample[: _affordable(row, settings)]
+        found = shortfall(index, some, K, settings.recall, told)
+        calibration: Calibration | None = None
+        if falls_short(found, settings.recall):
+            calibration = recalibrated(index, sample, told)
+            before, found = found, shortfall(index.with_calibration(calibration), some, K, settings.recall, told)
+            log.info(
+                "collection %s: real queries found %.4f of what %.4f was promised of; calibrated on %d of them: %.4f",
+                *(c.name, before.recall, settings.recall, len(sample), found.recall),
+            )
+        self._publish_measured(row.index, found, calibration)
+        took = time.monotonic() - begun
+        self._looked[row.index.file] = _Looked(present, time.monotonic() + max(self._measure_s, REST * took))
+        return True
+
+    def _publish_measured(self, index: IndexRow, found: Measured, calibration: Calibration | None) -> None:
+        before, now = index.meta.get("measured"), _to_json(found, "sample")
+        meta = {**index.meta, "measured": now}
+        if calibration is not None:
+            meta["calibration"] = calibration.to_json()
+        elif before is not None:
+            old = before["on"] != now["on"] or now["at"] - before["at"] >= PUBLISH_S
+            if not old and abs(before["recall"] - now["recall"]) < NOTABLE:
+                return
+        self._publish(index, meta)
+
+    # ---------------------------------------------------------------- both
+
+    def _open(self, row: SegmentRow) -> Approximate | None:
+        return load_index(self._c.folder, row, open_one(self._c.folder, row).vectors)
+
+    def _publish(self, index: IndexRow, meta: dict[str, Any]) -> None:
+        self._c.publisher.recalibrate(index.seq, index.file, meta)
+
+    def _stoppable(self) -> Told:
+        """Raises Cancelled where the server stops, Dropped where nobody wants to know any more."""
+        last = time.monotonic()
+
+        def told(done: float) -> None:
+            nonlocal last
+            if self._stop:
+                raise Cancelled("the server stops")
+            if time.monotonic() - last >= REPORT_S:
+                last = time.monotonic()
+                if catalogue.read_state(self._c.reader).dropped:
+                    raise errors.Dropped(str(self._c.folder))
+
+        return told
+
+    def _reporter(self, state: State) -> Told:
+        """As `_stoppable`, and writes progress down; raises Cancelled where other queries were given meanwhile."""
+        begun = last = time.monotonic()
+
+        def told(done: float) -> None:
+            nonlocal last
+            if self._stop:
+                raise Cancelled("the server stops")
+            now = time.monotonic()
+            if now - last < REPORT_S:
+                return
+            last = now
+            present = self._c.publisher.progress(done, (now - begun) * (1 - done) / done if done > 0 else None)
+            if present.queries_seq != state.queries_seq:
+                raise Cancelled("other queries were given")
+
+        return told
+
+
+def _fits(sample: NDArray[np.float32], settings: Settings) -> bool:
+    return int(sample.shape[1]) == settings.dimension
+
+
+def _affordable(row: SegmentRow, settings: Settings) -> int:
+    return max(LEAST_MEASURED, int(MOST_PRODUCTS / (row.rows * settings.dimension)))
+
+
+def _to_json(found: Measured, on: str) -> dict[str, Any]:
+    """on: "given" queries, or the kept "sample"."""
+    return {
+        "k": K,
+        "recall": round(found.recall, 5),
+        "interval": [round(bound, 5) for bound in found.interval],
+        "queries": found.queries,
+        "at": round(time.time(), 1),
+        "on": on,
+    }
