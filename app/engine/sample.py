@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -116,10 +116,3 @@ class QuerySample:
         begun has been cancelled."""
         if (self._changed or self._writing) and self._ring:
             self.to_write()()
-
-
-def distinct(queries: NDArray[Any]) -> NDArray[Any]:
-    """Each query once, in the order in which they first come. queries: (q, d)."""
-    whole = np.ascontiguousarray(queries).view(f"V{queries.shape[1] * queries.itemsize}")
-    _, first = np.unique(whole, return_index=True)
-    return queries[np.sort(first)]

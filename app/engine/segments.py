@@ -1,6 +1,7 @@
 """One sealed segment, open: its mapped file and, where there is one, its index."""
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
@@ -10,6 +11,8 @@ from numpy.typing import NDArray
 
 from app.engine.fields import Fields, Kept
 from app.engine.filters.ast import Filter
+from index.approximate import Approximate
+from index.calibration import Calibration
 from index.contract import Alive, Index, IndexFileError, Metric, Vectors
 from index.exact import Exact
 from index.load import load
@@ -70,7 +73,7 @@ def open_one(folder: Path, row: SegmentRow) -> OpenSegment:
     return OpenSegment(row, file, vectors, Exact(vectors), None)
 
 
-def load_index(folder: Path, row: SegmentRow, vectors: Vectors) -> Index | None:
+def load_index(folder: Path, row: SegmentRow, vectors: Vectors) -> Approximate | None:
     """The segment's index, or None where it cannot be had: then the search is exact until it is built anew."""
     if row.index is None:
         return None
@@ -79,6 +82,15 @@ def load_index(folder: Path, row: SegmentRow, vectors: Vectors) -> Index | None:
     except (IndexFileError, OSError) as e:
         log.warning("index %s cannot be opened, searching exactly: %s", row.index.file, e)
         return None
+
+
+def calibrated(index: Approximate, meta: Mapping[str, Any]) -> Approximate:
+    """The same open index with the calibration that its catalogue row tells of by now."""
+    try:
+        return index.with_calibration(Calibration.from_json(meta["calibration"]))
+    except (KeyError, TypeError, ValueError) as e:
+        log.warning("a calibration cannot be read, the one before serves: %s", e)
+        return index
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,11 +20,12 @@ from numpy.typing import NDArray
 
 from app.engine.described import Described
 from app.engine.pending import Pending, PendingBuffer
-from app.engine.segments import OpenSegment, Part, load_index, open_one
+from app.engine.segments import OpenSegment, Part, calibrated, load_index, open_one
+from index.approximate import Approximate
 from index.contract import Index, Metric
 from seedvec.segment import SegmentError
 from storage import catalogue
-from storage.catalogue import SegmentRow, Settings, State
+from storage.catalogue import IndexRow, SegmentRow, Settings, State
 from storage.documents import has_metadata, read_documents
 from storage.errors import Damaged, Dropped
 
@@ -66,9 +67,9 @@ class Follower:
         self.db = catalogue.connect(folder)
         self._loader = loader
         self.described = Described(folder, self.db, derivers)
-        self._indexes: dict[str, Index | None] = {}
+        self._indexes: dict[str, Loaded] = {}
         """Opened indexes by file name."""
-        self._loading: dict[str, Future[Index | None]] = {}
+        self._loading: dict[str, Future[Loaded]] = {}
         self._opened: dict[str, OpenSegment] = {}
         """Segments by file name that a look has opened before it met one that a merge had taken: the next goes on from
         there, or a builder at full speed would always be ahead of it."""
@@ -234,12 +235,22 @@ class Follower:
                     self._opened[row.file] = open_one(self.folder, row)
                 part = Part(self._opened[row.file].with_index(row, None), None)
                 part = part.bury(catalogue.read_deaths_within(self.db, row))
-            index = self._indexes.get(row.index.file) if row.index is not None else None
-            adopted.append(part.with_index(row, index))
+            adopted.append(part.with_index(row, self._index_of(row.index)))
         named = {row.index.file for row in rows if row.index is not None}
-        self._indexes = {name: index for name, index in self._indexes.items() if name in named}
+        self._indexes = {name: loaded for name, loaded in self._indexes.items() if name in named}
         self._opened.clear()
         return tuple(adopted)
+
+    def _index_of(self, row: IndexRow | None) -> Index | None:
+        """Where it is open: calibrated as its row says by now, which may change while the file stays."""
+        loaded = None if row is None else self._indexes.get(row.file)
+        if row is None or loaded is None or loaded.index is None:
+            return None
+        said = row.meta.get("calibration")
+        if said != loaded.calibration:
+            loaded = Loaded(calibrated(loaded.index, row.meta), said)
+            self._indexes[row.file] = loaded
+        return loaded.index
 
     def _request_indexes(self, rows: list[SegmentRow]) -> bool:
         """Starts opening the indexes that are not open yet; takes over those that are. True: some are under way."""
@@ -267,14 +278,22 @@ def _gone(now: FileNotFoundError, before: str) -> str:
 EMPTY: NDArray[np.int64] = np.empty(0, np.int64)
 
 
-def _load(folder: Path, row: SegmentRow) -> Index | None:
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """index: None where it cannot be had; calibration: what it was told of it, as its row had it then."""
+
+    index: Approximate | None
+    calibration: Any
+
+
+def _load(folder: Path, row: SegmentRow) -> Loaded:
     """Runs in the loader's thread: maps the segment a second time (pages are shared) and opens its index."""
+    index = None
     try:
-        segment = open_one(folder, row)
-        return load_index(folder, row, segment.vectors)
+        index = load_index(folder, row, open_one(folder, row).vectors)
     except FileNotFoundError:
-        return None  # merged away meanwhile: the next look reads the new list
+        pass  # merged away meanwhile: the next look reads the new list
     except Exception:
         # An index is derived: without it the search is exact, while an error here would come to every request.
         log.exception("the index of %s cannot be opened, searching exactly", row.file)
-        return None
+    return Loaded(index, row.index.meta.get("calibration") if row.index is not None else None)
