@@ -52,8 +52,8 @@ def draw(
         for i, curve in enumerate(curves):
             _add(axes, curve, COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)])
         if curves:
-            _scale(axes, curves, cost)
             _mark(axes, requested)
+            _scale(axes, curves, requested, cost)
             figure.legend(loc="outside right upper", frameon=False)
         else:
             axes.set_axis_off()
@@ -65,15 +65,16 @@ def draw(
 
 
 def _add(axes: Axes, curve: Curve, colour: str, marker: str) -> None:
-    order = np.argsort(curve.cost, kind="stable")
+    order = np.argsort(curve.recall, kind="stable")
     cost, recall = np.asarray(curve.cost)[order], np.asarray(curve.recall)[order]
     axes.plot(cost, recall, color=colour, marker=marker, markersize=5, linewidth=1.5, label=curve.name)
     if curve.lower is not None:
         axes.fill_between(cost, np.asarray(curve.lower)[order], recall, color=colour, alpha=0.2, linewidth=0)
 
 
-def _scale(axes: Axes, curves: Sequence[Curve], cost: str) -> None:
-    lowest = min(min(curve.recall if curve.lower is None else curve.lower) for curve in curves)
+def _scale(axes: Axes, curves: Sequence[Curve], requested: Sequence[float], cost: str) -> None:
+    drawn = [recall for curve in curves for recall in (curve.lower or curve.recall)]
+    lowest = min((*drawn, *requested))
     axes.set_yscale("function", functions=(_stretched, _shrunk))
     axes.yaxis.set_major_locator(FixedLocator(TICKS))
     axes.yaxis.set_minor_locator(NullLocator())
@@ -89,8 +90,9 @@ def _scale(axes: Axes, curves: Sequence[Curve], cost: str) -> None:
 
 
 def _mark(axes: Axes, requested: Sequence[float]) -> None:
-    for recall in requested:
-        axes.axhline(recall, color="#666666", linestyle="--", linewidth=1, label=f"asked for: {recall:g}", zorder=1)
+    name = f"asked for: {', '.join(f'{recall:g}' for recall in requested)}"
+    for i, recall in enumerate(requested):
+        axes.axhline(recall, color="#666666", linestyle="--", linewidth=1, label=None if i else name, zorder=1)
 
 
 def _stretched(recall: Any) -> NDArray[np.float64]:
