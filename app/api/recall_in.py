@@ -1,6 +1,5 @@
 """What a measurement of recall asks for, from its body or its query string."""
 
-import math
 from collections.abc import Sequence
 from typing import Annotated, TypeVar
 
@@ -25,7 +24,7 @@ from app.api.limits import (
 from app.api.refusals import many, one
 from app.api.schemas import BodyFilter, K, QueryFilter, Recall, Vector
 from app.api.vectors_in import check_columns, matrix
-from app.engine.errors import MAX_FAULTS, Fault, Invalid, NotFinite, OutOfRange
+from app.engine.errors import MAX_FAULTS, Fault, Invalid, OutOfRange
 from app.engine.types import CollectionSettings, Id, RecallAsked
 
 Ks = Annotated[list[K], Meta(min_length=1, max_length=RECALL_LIST_MAX)]
@@ -116,13 +115,9 @@ def _recalls(given: float | list[float] | UnsetType) -> tuple[float, ...]:
 def _listed(text: str, kind: type[T], name: str) -> T:
     """What a query string lists, as a body would."""
     try:
-        values = msgspec.convert(text.split(","), kind, strict=False)
+        return msgspec.convert(text.split(","), kind, strict=False)
     except msgspec.ValidationError as error:
         raise translate(error, name) from None
-    assert isinstance(values, list)
-    if not all(math.isfinite(value) for value in values):
-        raise one(NotFinite, name, "must be finite")
-    return values
 
 
 def _refuse_filtered_calibration(filtered: bool, calibrate: bool) -> None:

@@ -24,6 +24,8 @@ FIRST_VISIT = [
     "get_item",
     "search",
     "neighbors",
+    "measure_recall",
+    "show_recall",
     "delete",
     "rebuild_index",
     "cancel_build",
