@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
-from app.engine import policy
+from app.engine import calibrating, policy
 from app.engine.background import Stop, Worked
 from app.engine.calibrating import Calibrating
 from app.engine.deriving import forget_patches, with_columns
@@ -85,7 +85,8 @@ class Building:
         failed = (done.kind, done.seq) if done is not None and done.reason is not None else None
         job = self._choose(settings, state, segments, quiet, failed)
         if job is None:
-            if quiet and done is not None and not self._is_due(failed, settings, state, segments):
+            left = done is not None and done.kind != calibrating.JOB
+            if quiet and left and not self._is_due(failed, settings, state, segments):
                 # Its process died before it could say that it was done, or what failed is no longer wanted.
                 self._c.publisher.end_job()
             self._tell_lack_of_memory(settings, state, segments)

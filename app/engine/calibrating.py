@@ -43,6 +43,8 @@ MOST_PRODUCTS: Final = 1.2e11
 """Of a measurement, 1 to 2 s on two cores: as many queries are taken as cost so much."""
 LEAST_MEASURED: Final = 200
 """Queries, whatever they cost."""
+JOB: Final = "calibrate"
+"""Kind of the catalogue's job row while given queries are calibrated on: only here it begins and ends."""
 MAX_ATTEMPTS: Final = 3
 REPORT_S: Final = 1.0
 Told = Callable[[float], None]
@@ -99,8 +101,6 @@ class Calibrating:
         self._look_at = 0.0
         self._looked: dict[str, _Looked] = {}
         """By the index's file."""
-        self._failures: dict[tuple[str, int], int] = {}
-        """By the index's file and the set of given queries."""
 
     def step(self) -> bool:
         """Does one thing to one index, at most. False: nothing was due. Raises StorageError, OSError."""
@@ -132,17 +132,21 @@ class Calibrating:
     def _on_given(self, settings: Settings, state: State, indexed: list[SegmentRow]) -> bool:
         row = next((s for s in indexed if s.index is not None and is_behind(state, s.index)), None)
         if row is None or row.index is None:
+            self._end_leftover()
             return False
         c, meta = self._c, {**row.index.meta, "queries_seq": state.queries_seq}
+        meta.pop("calibration_failed", None)
         given = queries_for(c.reader)
         index = self._open(row)
         if given is None or given.seq != state.queries_seq or index is None:
-            # Too few, or overtaken by other queries, or without an index that could be opened: nothing to be done.
+            # Too few, or no index that can be opened: nothing to wait for. Overtaken by others: they are next.
             self._publish(row.index, meta)
             return True
-        attempt = c.publisher.start_job("calibrate", row.seq)
+        attempt = c.publisher.start_job(JOB, row.seq)
         begun = time.monotonic()
         try:
+            if attempt > MAX_ATTEMPTS:
+                raise RuntimeError(f"tried {MAX_ATTEMPTS} times, each ended the process (out of memory?)")
             told = self._reporter(state)
             calibration = recalibrated(index, given.vectors, told)
             found = shortfall(index.with_calibration(calibration), given.vectors, K, settings.recall, told)
@@ -150,7 +154,7 @@ class Calibrating:
             c.publisher.end_job()
             raise
         except Exception as e:
-            self._failed(row.index, meta, state, max(attempt, 1), e)
+            self._failed(row.index, meta, attempt, e)
             return True
         meta |= {"calibration": calibration.to_json(), "measured": _to_json(found, "given")}
         self._publish(row.index, meta)
@@ -159,15 +163,20 @@ class Calibrating:
         log.info("collection %s: calibrated on %d given queries in %.1f s", c.name, len(given.vectors), took)
         return True
 
-    def _failed(self, index: IndexRow, meta: dict[str, Any], state: State, attempt: int, e: Exception) -> None:
+    def _failed(self, index: IndexRow, meta: dict[str, Any], attempt: int, e: Exception) -> None:
         """After some attempts the index keeps the calibration that it has: what waits for it must not wait for ever."""
-        name = (index.file, state.queries_seq)
-        failures = self._failures[name] = max(self._failures.get(name, 0) + 1, attempt)
-        log.error("collection %s: calibration failed (attempt %d): %s", self._c.name, failures, e, exc_info=True)
-        if failures >= MAX_ATTEMPTS:
-            self._publish(index, {**meta, "calibration_failed": f"{e or type(e).__name__}"})
+        log.error("collection %s: calibration failed (attempt %d): %s", self._c.name, attempt, e, exc_info=True)
+        if attempt < MAX_ATTEMPTS:
+            self._stop.wait(min(2.0**attempt, 10.0))  # its row stays, and counts the attempts
+            return
+        self._publish(index, {**meta, "calibration_failed": str(e) or type(e).__name__})
         self._c.publisher.end_job()
-        self._stop.wait(min(2.0**failures, 10.0))
+
+    def _end_leftover(self) -> None:
+        """Its process died, and what it worked on has been merged away since."""
+        job = catalogue.read_job(self._c.reader)
+        if job is not None and job.kind == JOB:
+            self._c.publisher.end_job()
 
     # ---------------------------------------------------------------- queries that were kept
 

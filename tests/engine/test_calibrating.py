@@ -17,7 +17,7 @@ from app.engine.files import write_sealed
 from index.approximate import Approximate
 from index.calibration import Calibration
 from index.exact import Exact
-from index.recalibration import Measured
+from index.recalibration import Measured, recalibrated
 from storage import catalogue
 from storage.catalogue import IndexRow
 from storage.check import check
@@ -29,7 +29,7 @@ ROWS, DIMENSION, K = 9_000, 32, 10
 PROMISED = 0.9
 """The rig's collections ask for it."""
 _random = np.random.default_rng(5)
-CENTRES = 4 * _random.standard_normal((60, DIMENSION))
+CENTRES: NDArray[np.float64] = 4 * _random.standard_normal((60, DIMENSION))
 
 
 def like_the_data(n: int, seed: int) -> NDArray[np.float32]:
@@ -41,7 +41,7 @@ def like_the_data(n: int, seed: int) -> NDArray[np.float32]:
 def unlike_the_data(n: int, seed: int) -> NDArray[np.float32]:
     """About the clusters, far from all: (n, d)."""
     random = np.random.default_rng(seed)
-    between = CENTRES[random.integers(60, size=(n, 2))].mean(axis=1)
+    between: NDArray[np.float64] = CENTRES[random.integers(60, size=(n, 2))].mean(axis=1)
     return (between + 6 * random.standard_normal((n, DIMENSION))).astype(np.float32)
 
 
@@ -321,6 +321,21 @@ def test_a_calibration_that_fails_is_given_up_in_the_end(rig: Rig, monkeypatch: 
     assert calibration(rig) == before and catalogue.read_job(rig.db) is None
 
 
+def test_a_calibration_that_kills_its_process_is_given_up_in_the_end(rig: Rig) -> None:
+    give(rig, unlike_the_data(600, 7))
+    for _ in range(3):  # each time the builder died of it
+        rig.building_publisher.start_job(calibrating.JOB, index_row(rig).seq)
+    rig.merge()
+    assert "tried 3 times" in index_row(rig).meta["calibration_failed"]
+    assert calibration(rig).on == "data" and catalogue.read_job(rig.db) is None
+
+
+def test_the_job_row_of_a_builder_that_died_does_not_stay(rig: Rig) -> None:
+    rig.building_publisher.start_job(calibrating.JOB, 1)
+    rig.merge()
+    assert catalogue.read_job(rig.db) is None
+
+
 # -------------------------------------------------------------------- interrupted
 
 
@@ -353,7 +368,7 @@ def test_a_server_that_stops_does_not_wait_for_it(rig: Rig, given: bool) -> None
 def test_an_index_that_was_replaced_meanwhile_is_left_alone(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     """The transaction finds another file there: nothing is published, and the new one is looked at in its turn."""
     keep(rig, unlike_the_data(600, 7))
-    work, real = calibrator(rig), calibrating.recalibrated
+    work, real = calibrator(rig), recalibrated
 
     def meanwhile(*args: Any) -> Calibration:
         result = real(*args)
