@@ -12,13 +12,15 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-NODES = 1 << 16
-"""Handled at once: some 20 MiB of neighbours."""
+NODES = 1 << 13
+"""Handled at once, a second or so where many of them lost something."""
+BRIDGED_ELEMENTS = 1 << 16
+"""Numbers of the nodes that are bridged at once; those of their neighbours are some 80 times as many."""
 CANDIDATES = 48
 """Neighbours of lost neighbours that a node looks at, about, drawn from all of them. One lost of 32 brings some 20."""
 
-Nearness = Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.float32]]
-"""How near nodes (p,) are to other nodes (p,), pair by pair; smaller nearer, comparable among pairs of one node."""
+Compared = Callable[[NDArray[np.int64]], NDArray[np.float32]]
+"""The vectors of nodes (m,), (m, width): the nearest by Euclidean distance are those that the graph finds nearest."""
 
 
 class Links(NamedTuple):
@@ -71,15 +73,21 @@ def share_lost(links: Links, lost: NDArray[np.bool_]) -> NDArray[np.float32]:
     return shares
 
 
-def without(links: Links, gone: NDArray[np.bool_], bridged: NDArray[np.bool_], near: Nearness, pairs: int) -> Links:
+def without(
+    links: Links,
+    gone: NDArray[np.bool_],
+    bridged: NDArray[np.bool_],
+    vectors: Compared,
+    width: int,
+    progress: Callable[[float], None],
+) -> Links:
     """The links of the nodes that stay. gone: (n,) those that do not; bridged: those of them in whose place their
-    neighbours are linked to each other, the nearest first, each to as many as it lost. near is asked about so many
-    pairs at once, by the old numbers."""
+    neighbours are linked to each other. vectors: of nodes by their old numbers, so many numbers each."""
     kept = np.flatnonzero(~gone)
     # -1 (no neighbour) looks up the last entry, and stays -1.
     names = np.full(len(gone) + 1, -1, np.int32)
     names[kept] = np.arange(len(kept), dtype=np.int32)
-    bridges = _Bridges(links, names, np.append(bridged & gone, False), near, max(1, pairs // CANDIDATES))
+    bridges = _Bridges(links, names, np.append(bridged & gone, False), vectors, max(16, BRIDGED_ELEMENTS // width))
     offsets = np.concatenate([[0], np.cumsum(np.diff(links.offsets)[kept])]).astype(np.int64)
     out = Links(links.levels[kept], offsets, np.empty(int(offsets[-1]), np.int32), links.layers)
     for layer in range(len(links.layers) - 1):
@@ -87,7 +95,35 @@ def without(links: Links, gone: NDArray[np.bool_], bridged: NDArray[np.bool_], n
             left = _closed(names[links.around(part, layer)])
             bridges.fill(part, layer, left)
             out.neighbors[out.places(names[part], layer)] = left
+            progress((names[part[-1]] + 1) / len(kept) if layer == 0 else 1.0)
     return out
+
+
+class Cut:
+    """For a time nothing leads to some nodes of a graph, as if they were not in it.
+
+    nodes: (n,) bool; the graph's memory is written to, and nothing may be added to it until `undo`."""
+
+    def __init__(self, hnsw: Any, nodes: NDArray[np.bool_]) -> None:
+        self._hnsw = hnsw
+        self._entry = hnsw.entry_point, hnsw.max_level
+        self._links = links = of(hnsw)
+        self._saved: list[tuple[NDArray[np.int64], NDArray[np.int32]]] = []
+        cut = np.append(nodes, False)
+        for layer in range(len(links.layers) - 1):
+            for part in _parts(np.flatnonzero(links.levels > layer)):
+                part = part[cut[links.around(part, layer)].any(axis=1)]
+                places, around = links.places(part, layer), links.around(part, layer)
+                self._saved.append((places, around))
+                links.neighbors[places] = _closed(np.where(cut[around], -1, around))
+        if nodes[hnsw.entry_point]:
+            hnsw.entry_point = int(np.argmax(np.where(nodes, 0, links.levels)))
+            hnsw.max_level = int(links.levels[hnsw.entry_point]) - 1
+
+    def undo(self) -> None:
+        for places, around in self._saved:
+            self._links.neighbors[places] = around
+        self._hnsw.entry_point, self._hnsw.max_level = self._entry
 
 
 def _parts(nodes: NDArray[np.int64], size: int = NODES) -> Iterator[NDArray[np.int64]]:
@@ -106,12 +142,12 @@ class _Bridges:
     """names: (n + 1,) old node → new, -1: gone; lost: (n + 1,) gone and to be bridged; at_once: nodes."""
 
     def __init__(
-        self, links: Links, names: NDArray[np.int32], lost: NDArray[np.bool_], near: Nearness, at_once: int
+        self, links: Links, names: NDArray[np.int32], lost: NDArray[np.bool_], vectors: Compared, at_once: int
     ) -> None:
         self._links = links
         self._names = names
         self._lost = lost
-        self._near = near
+        self._vectors = vectors
         self._at_once = at_once
         self._random = np.random.default_rng(24)
 
@@ -120,27 +156,52 @@ class _Bridges:
         around = self._links.around(nodes, layer)
         counts = np.count_nonzero(self._lost[around], axis=1)
         for rows in _parts(np.flatnonzero(counts), self._at_once):
-            owners, others = self._candidates(nodes[rows], around[rows], counts[rows], layer)
-            order = np.lexsort((self._near(nodes[rows][owners], others), owners))
-            owners, others = owners[order], others[order]
+            others = self._candidates(nodes[rows], around[rows], counts[rows], layer)
+            kept = np.where(self._names[around[rows]] >= 0, around[rows], -1)
+            owners, places = np.nonzero(self._chosen(nodes[rows], kept, others, counts[rows]))
             rank = np.arange(len(owners)) - np.searchsorted(owners, owners)
-            chosen = rank < counts[rows][owners]
-            owners, others, rank = owners[chosen], others[chosen], rank[chosen]
             behind = np.count_nonzero(left[rows] >= 0, axis=1)[owners] + rank
-            left[rows[owners], behind] = self._names[others]
+            left[rows[owners], behind] = self._names[others[owners, places]]
 
     def _candidates(
         self, nodes: NDArray[np.int64], around: NDArray[np.int32], counts: NDArray[np.int64], layer: int
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Neighbours that stay of the lost neighbours of nodes, each pair once and new: places among nodes, ascending,
-        and old numbers."""
+    ) -> NDArray[np.int64]:
+        """Neighbours that stay of the lost neighbours of nodes (m,), none of them one already: (m, most), by their old
+        numbers, -1 behind the last."""
         n = len(self._names)
         owners = np.nonzero(self._lost[around])[0]
         behind = self._links.around(around[self._lost[around]], layer)
         drawn = self._random.random(behind.shape, np.float32) < (CANDIDATES / around.shape[1] / counts[owners])[:, None]
         drawn &= self._names[behind] >= 0
-        pairs = (owners[:, None] * n + behind)[drawn]
         each = np.arange(len(nodes))
         known = np.concatenate([(each[:, None] * n + around)[around >= 0], each * n + nodes])
-        found = np.divmod(np.setdiff1d(pairs, known), n)
-        return found[0].astype(np.int64), found[1].astype(np.int64)
+        owners, others = np.divmod(np.setdiff1d((owners[:, None] * n + behind)[drawn], known), n)
+        rank = np.arange(len(owners)) - np.searchsorted(owners, owners)
+        out = np.full((len(nodes), int(rank.max(initial=-1)) + 1), -1, np.int64)
+        out[owners, rank] = others
+        return out
+
+    def _chosen(
+        self, nodes: NDArray[np.int64], kept: NDArray[np.int64], others: NDArray[np.int64], counts: NDArray[np.int64]
+    ) -> NDArray[np.bool_]:
+        """Which of others (m, c) nodes (m,) with neighbours `kept` (m, w) are to be linked to, at most counts (m,):
+        by the rule by which Faiss links, the nearest first that no neighbour is nearer to than the node is."""
+        known, places = np.unique(np.column_stack([nodes, kept, others]), return_inverse=True)
+        vectors = self._vectors(known)[places]
+        squares = np.vecdot(vectors, vectors)
+        w = 1 + kept.shape[1]
+        # Of the others to all: nodes, kept, others.
+        apart = squares[:, w:, None] + squares[:, None, :] - 2 * (vectors[:, w:] @ vectors.transpose(0, 2, 1))
+        own = apart[:, :, 0]
+        open_ = (others >= 0) & ~((apart[:, :, 1:w] < own[:, :, None]) & (kept >= 0)[:, None, :]).any(axis=2)
+        chosen = np.zeros(open_.shape, bool)
+        each, room = np.arange(len(nodes)), counts.copy()
+        for place in np.argsort(np.where(open_, own, np.inf), axis=1).T:
+            take = open_[each, place] & (room > 0)
+            if not take.any():
+                break
+            chosen[each[take], place[take]] = True
+            room -= take
+            nearer = apart[each, :, w + place] < own
+            open_ &= ~(nearer & take[:, None])
+        return chosen
