@@ -1,41 +1,39 @@
 """How a search is gone about: which part of a view is asked in which way, so that all of them together find the
 share of the true nearest that was asked for. Made once a view, k, recall and filter: it depends on no more."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from app.engine.matching import Matching, matching
+from app.engine.search_params import Params, takes
 from app.engine.types import EXACTLY, CalibratedOn
 from app.engine.view import View
 from index.approximate import Approximate
 from index.contract import Alive, Index, Plan
 from index.exact import Exact
+from index.planning import choose
 
 MAX_DROPPED_SHARE = 0.05
 """Above it the calibration speaks of another collection: no recall is claimed."""
 MAX_PLANS = 64
 """Plans kept with a view: clients ask for few different k and recalls."""
 
-Params = Mapping[str, int]
-
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """How one part is searched. part: its number in the view; None: the pending rows. given: by the client's params."""
+    """How one part is searched. part: its number in the view; None: the pending rows.
+
+    given: by the client's params; expected_recall: None where it was not measured for this; calibrated_on: None where
+    it is exact."""
 
     part: int | None
     index: Index
     exact: Exact
     plan: Plan
     alive: Alive | None
-    given: bool = False
-
-    @property
-    def on(self) -> CalibratedOn | None:
-        """What the plan was measured on; None: it is exact."""
-        if self.plan.exact or not isinstance(self.index, Approximate) or self.index.calibration is None:
-            return None
-        return self.index.calibration.on
+    given: bool
+    expected_recall: float | None
+    calibrated_on: CalibratedOn | None
 
     @property
     def cost_us(self) -> float:
@@ -50,11 +48,11 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class SearchPlan:
-    """expected_recall: None where it was not measured for this. calibrated_on: None where no part is approximate.
-    cost_us: of one query on one thread."""
+    """recall: planned for; None: all goes by the client's params. expected_recall: None where it was not measured for
+    this. calibrated_on: None where no part is approximate. cost_us: of one query on one thread."""
 
     steps: tuple[Step, ...]
-    recall: float
+    recall: float | None
     expected_recall: float | None
     calibrated_on: CalibratedOn | None
     cost_us: float
@@ -75,29 +73,62 @@ class _Part:
 def plan(view: View, k: int, recall: float, left: Matching | None = None, params: Params | None = None) -> SearchPlan:
     """left: the rows that a filter leaves; None: all that live.
 
-    params: of one kind of index, as `search_params.refuse` lets them pass; what is of another kind goes by `recall`.
+    params: as `search_params.refuse` lets them pass; what has an index of another kind goes by `recall`.
     """
     left = left or matching(view, None)
     key = (k, recall, left.key) if params is None else (k, recall, left.key, *sorted(params.items()))
     made: SearchPlan | None = view.plans.get(key)
     if made is None:
         made = view.plans[key] = _plan(view, k, recall, left, params)
-        if len(view.plans) > MAX_PLANS:
+        while len(view.plans) > MAX_PLANS:
             # A client that asks for ever other recalls must not keep those of others from being remembered.
             view.plans.pop(next(iter(view.plans)), None)
     return made
 
 
 def _plan(view: View, k: int, recall: float, left: Matching, params: Params | None) -> SearchPlan:
+    parts = _parts(view, left, exactly=recall >= EXACTLY and params is None)
+    given = [None if params is None or not takes(p.index.kind, params) else p.index.given(params, k) for p in parts]
+    others = [(part.index, part.live) for part, plan in zip(parts, given, strict=True) if plan is None]
+    chosen = iter(choose(others, k, recall).plans)
     steps = [
-        _step(part, part.index.plan(k, recall), given=False) for part in _parts(view, left, exactly=recall >= EXACTLY)
+        _step(part, plan or next(chosen), k, left, given=plan is not None)
+        for part, plan in zip(parts, given, strict=True)
     ]
-    recalls = [step.plan.expected_recall for step in steps]
-    known = [r for r in recalls if r is not None]
-    expected = min(known, default=1.0) if len(known) == len(recalls) else None
-    ons = {step.on for step in steps} - {None}
-    on: CalibratedOn | None = None if not ons else "queries" if ons == {"queries"} else "data"
-    return SearchPlan(tuple(steps), recall, expected, on, sum(step.cost_us for step in steps))
+    return SearchPlan(
+        tuple(steps),
+        None if parts and not others else recall,
+        _mean([(step.expected_recall, part.live) for step, part in zip(steps, parts, strict=True)]),
+        _all_on([step.calibrated_on for step in steps if step.calibrated_on is not None]),
+        sum(step.cost_us for step in steps),
+    )
+
+
+def _step(part: _Part, plan: Plan, k: int, left: Matching, *, given: bool) -> Step:
+    if plan.exact:
+        return Step(part.number, part.exact, part.exact, plan, part.alive, given, 1.0, None)
+    # Under a filter the calibration speaks of other rows than those that are asked for.
+    as_measured = left.filter is None and part.live >= part.rows * (1 - MAX_DROPPED_SHARE)
+    expected = plan.expected_recall if as_measured else None
+    return Step(part.number, part.index, part.exact, plan, part.alive, given, expected, part.index.options(k).on)
+
+
+def _mean(recalls: Sequence[tuple[float | None, int]]) -> float | None:
+    """Of (recall, rows), weighed by rows; None where one is not known."""
+    total, known = 0, 0.0
+    for recall, rows in recalls:
+        if not rows:
+            continue
+        if recall is None:
+            return None
+        total, known = total + rows, known + recall * rows
+    return round(known / total, 5) if total else 1.0
+
+
+def _all_on(measured_on: Sequence[CalibratedOn]) -> CalibratedOn | None:
+    if not measured_on:
+        return None
+    return "queries" if set(measured_on) == {"queries"} else "data"
 
 
 def _parts(view: View, left: Matching, *, exactly: bool) -> list[_Part]:
@@ -111,7 +142,3 @@ def _parts(view: View, left: Matching, *, exactly: bool) -> list[_Part]:
     live = rows if left.pending is None else left.pending.count
     found.append(_Part(None, pending, pending, left.pending, live, rows))
     return [part for part in found if part.live]
-
-
-def _step(part: _Part, chosen: Plan, *, given: bool) -> Step:
-    return Step(part.number, part.exact if chosen.exact else part.index, part.exact, chosen, part.alive, given)

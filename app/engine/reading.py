@@ -14,10 +14,10 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from app.engine import errors, intake, planning, search
+from app.engine import errors, intake, planning, search, search_params
 from app.engine.collection import Collection
 from app.engine.errors import Fault
-from app.engine.explain import Watch, explain
+from app.engine.explain import NOT_WATCHED, Watch, explain
 from app.engine.filters.ast import Filter
 from app.engine.filters.row import compile_row, decode
 from app.engine.matching import Matching, Undescribed, Unusable, is_kept, matching
@@ -89,26 +89,28 @@ async def find(c: Collection, queries: NDArray[Any], asked: Asked) -> SearchAnsw
 async def _find(c: Collection, queries: NDArray[np.float32], asked: Asked, more: int) -> SearchAnswer:
     """more: hits besides k, of a search that is planned for k."""
     for attempt in range(TRIES):
-        watch = Watch()
+        watch = Watch() if asked.explain else NOT_WATCHED
         view, left = await look(c, asked.filter, again=attempt > 0)
         watch.lap("filter_ms")
-        plan = _planned(c, view, left, asked)
+        plan = _planned(view, left, asked)
         watch.lap("plan_ms")
         found = await _run(c, view, plan, queries, asked.k + more)
         watch.lap("search_ms")
         try:
-            return _search_answer(c, view, left, found, asked, watch)
+            return _search_answer(c, view, left, plan, found, asked, watch)
         except MovedOn:
             continue
     with c.pinned() as view:
         left = _left_now(c, view, asked.filter)
-        plan = _planned(c, view, left, asked)
+        plan = _planned(view, left, asked)
         found = search.run(view, plan, queries, asked.k + more)
-        return _search_answer(c, view, left, found, asked, Watch())
+        return _search_answer(c, view, left, plan, found, asked, Watch())
 
 
-def _planned(c: Collection, view: View, left: Matching, asked: Asked) -> planning.SearchPlan:
+def _planned(view: View, left: Matching, asked: Asked) -> planning.SearchPlan:
     """Raises Invalid's family for params that nothing here takes."""
+    if asked.params is not None:
+        search_params.refuse(view, asked.params)
     recall = view.settings.recall if asked.recall is None else asked.recall
     return planning.plan(view, asked.k, recall, left, asked.params)
 
@@ -122,12 +124,18 @@ async def _run(
 
 
 def _search_answer(
-    c: Collection, view: View, left: Matching, found: search.Results, asked: Asked, watch: Watch
+    c: Collection,
+    view: View,
+    left: Matching,
+    plan: planning.SearchPlan,
+    found: search.Results,
+    asked: Asked,
+    watch: Watch,
 ) -> SearchAnswer:
     """Raises MovedOn."""
     hits = [_hits(c, answer, asked, left.filter) for answer in found.answers]
     watch.lap("items_ms")
-    explained = explain(view, left, found, watch) if asked.explain else None
+    explained = explain(view, left, asked, plan, found, watch) if asked.explain else None
     return SearchAnswer(hits, found.exact, found.expected_recall, found.calibrated_on, explained)
 
 
