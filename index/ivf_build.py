@@ -14,6 +14,7 @@ from index.contract import Vectors
 from index.ivf import Ivf, are_lists_of, padded
 from index.making import CannotExtend, Made, made, queries_among
 from index.pacing import Phases, Progress, pieces
+from index.parameters import POINTS_A_LIST as LEAST_A_LIST
 from index.parameters import part_width
 
 KMEANS_ITERATIONS = 10
@@ -22,6 +23,7 @@ POINTS_A_LIST = 64
 CODE_SAMPLE = 4096
 """As many as Faiss takes to place 16 centroids a part."""
 SAMPLE_BYTES = 512 << 20
+CHUNK_BYTES = 32 << 20
 BLOCK_ORDER = np.array([0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15])
 """Which of the first 16 codes of a block have the low halves of each 16 bytes; the high ones are the other 16's."""
 
@@ -35,7 +37,8 @@ class Making:
 
     def add(self, rows: NDArray[np.int64], progress: Progress) -> None:
         threads.use(threads.batch_threads())
-        for piece in pieces(len(rows), first=4000, largest=200_000):
+        largest = max(4000, CHUNK_BYTES // (4 * self._codes.d))
+        for piece in pieces(len(rows), first=4000, largest=largest):
             block = source.taken(self._vectors, rows[piece])
             if self._codes.d != block.shape[1]:
                 block = padded(block, self._codes.d)
@@ -121,14 +124,19 @@ def rename(codes: Any, names: NDArray[np.int64]) -> None:
             ids[:] = names[ids]
 
 
+def sample_rows(rows: int, nlist: int, width: int) -> int:
+    """How many of the rows place the lists. width: numbers a row has as it is compared."""
+    most = max(POINTS_A_LIST * nlist, CODE_SAMPLE)
+    return min(rows, most, max(LEAST_A_LIST * nlist, SAMPLE_BYTES // (4 * width)))
+
+
 def _trained(vectors: Vectors, rows: NDArray[np.int64], params: dict[str, int], progress: Progress) -> Any:
     d, nlist, pq_m = vectors.rows.shape[1], params["nlist"], params["pq_m"]
     width = part_width(d, pq_m) * pq_m
     metric = faiss.METRIC_INNER_PRODUCT if vectors.metric == "dot" else faiss.METRIC_L2
     threads.use(threads.batch_threads())
     rng = np.random.default_rng(22)
-    most = max(POINTS_A_LIST * nlist, CODE_SAMPLE)
-    count = min(len(rows), most, max(nlist * 39, SAMPLE_BYTES // (4 * width)))
+    count = sample_rows(len(rows), nlist, width)
     sample = source.taken(vectors, np.sort(rng.choice(rows, count, replace=False)))
     if width != d:
         sample = padded(sample, width)
@@ -136,7 +144,7 @@ def _trained(vectors: Vectors, rows: NDArray[np.int64], params: dict[str, int], 
     centroids: Any = None
     for i in range(KMEANS_ITERATIONS):
         # One iteration a call: the whole of a large training would be silent for many seconds.
-        means = faiss.Kmeans(width, nlist, niter=1, seed=23 + i, max_points_per_centroid=most, spherical=spherical)
+        means = faiss.Kmeans(width, nlist, niter=1, seed=23 + i, max_points_per_centroid=count, spherical=spherical)
         means.train(sample, init_centroids=centroids)
         centroids = means.centroids
         progress((i + 1) / (KMEANS_ITERATIONS + 2))

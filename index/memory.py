@@ -10,8 +10,16 @@ from typing import Any
 
 import numpy as np
 
+from index.ivf_build import sample_rows
+from index.parameters import part_width
+
 SHARE = 0.5
 """Of all memory, that indexes may take: the rest is for everything else, and the page cache."""
+ID_BYTES = 8
+GROWN = 1.25
+"""Lists that grow have room to spare, and codes lie in blocks of 32."""
+MEASURING = 200 << 20
+"""Whatever the index: for batches of queries and their candidates, and the exact answers."""
 Spec = tuple[str, dict[str, int]]
 
 
@@ -79,7 +87,12 @@ def building_bytes(kind: str, params: dict[str, int], rows: int, dimension: int,
     """Private memory of the process that builds it, at its peak."""
     if kind == "hnsw":
         graph = rows * (4 * (2 * params["m"] + 1) + 4 + 8)
-        return 2 * graph + rows * dimension * np.dtype(dtype).itemsize
+        return 2 * graph + rows * dimension * np.dtype(dtype).itemsize + MEASURING
     if kind != "ivf":
         return 0
-    return 2 * rows * ((params["pq_m"] + 1) // 2 + 8) + (512 << 20)
+    codes = round(GROWN * rows * ((params["pq_m"] + 1) // 2 + ID_BYTES))
+    width = part_width(dimension, params["pq_m"]) * params["pq_m"]
+    sample = 4 * width * sample_rows(rows, params["nlist"], width)
+    if metric == "cosine" or width != dimension or dtype != "float32":
+        sample *= 2  # for a moment there are two of them
+    return max(sample, codes + MEASURING)
