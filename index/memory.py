@@ -18,6 +18,7 @@ SHARE = 0.5
 ID_BYTES = 8
 GROWN = 1.25
 """Lists that grow have room to spare, and codes lie in blocks of 32."""
+SMALL_THINGS = 1 << 20
 MEASURING = 200 << 20
 """Whatever the index: for batches of queries and their candidates, and the exact answers."""
 Spec = tuple[str, dict[str, int]]
@@ -80,7 +81,7 @@ def serving_bytes(
     if kind != "ivf":
         return 0
     # Codes and their ids are mapped (`mapped_lists`). Under a filter each row's list has to be known: two bytes.
-    return workers * (2 * rows + params["nlist"] * (4 * dimension + 24))
+    return workers * (2 * rows + params["nlist"] * (4 * dimension + 24) + SMALL_THINGS)
 
 
 def building_bytes(kind: str, params: dict[str, int], rows: int, dimension: int, dtype: str, metric: str) -> int:
