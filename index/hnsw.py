@@ -18,7 +18,7 @@ from index.distance import distances
 from index.exact import Exact
 from index.walking import Walk
 
-EF_SEARCH = (8, 11, 16, 20, 24, 32, 40, 48, 64, 80, 96, 128, 160, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096)
+EF_SEARCH = (8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 FULL_EF = (512, 4096)
 MAX_EF = 4096
 USUAL_K = 10

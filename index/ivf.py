@@ -19,7 +19,7 @@ from index.contract import Alive, IndexFileError, Plan, Vectors
 from index.halves import as_float32
 from index.probing import Lists, Near, Probing, as_near, nearest_rows
 
-NPROBE = (1, 2, 3, 4, 6, 8, 11, 16, 23, 32, 45, 64, 90, 128, 181, 256, 362, 512, 724, 1024)
+NPROBE = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048)
 RERANK = (1, 2, 4, 8, 16, 32, 64, 128)
 LEAST_CANDIDATES, MOST_CANDIDATES = 20, 8192
 """Re-ranked, at k that are calibrated for: codes of 4 bits tell too little apart for fewer, and more cost more than

@@ -1,6 +1,7 @@
 """How well and how fast an index searches with which parameters: measured with queries that are not in it."""
 
-import statistics
+import itertools
+import math
 import time
 from collections.abc import Iterable, Sequence
 from typing import Protocol
@@ -17,14 +18,20 @@ Params = dict[str, int]
 ENOUGH = 0.9985
 """No point beyond: nobody is promised more than 0.99 without the exact search being near."""
 FAMILY_FROM = 0.9
-USEFUL = 0.7
-"""Nobody asks for less; the cheapest point beyond serves."""
-CHOOSING = {1: 500, 10: 250, 100: 100, 1000: 40}
+USEFUL = 0.8
+"""Who asks for less gets this."""
+CHOOSING = {1: 400, 10: 200, 100: 60, 1000: 20}
 """Queries that choose, for each k; all others certify. Choosing wants less certainty, looks at many more points, and
 asks each of them the same queries."""
-TIMED = {1: 24, 10: 24, 100: 16, 1000: 6}
+TIMED = {1: 16, 10: 16, 100: 12, 1000: 5}
 TIMED_AGAIN = 2
 """Times as many queries time a point that was chosen."""
+MIDDLE, UNDISTURBED = 0.5, 0.25
+"""Quantiles of what single queries took: what a price is; and what it is compared by while each is taken at another
+time, for disturbances only add."""
+STEP = 1.3
+"""Points that cost more than so many times the one before have others put between them: nobody is to pay for much
+more than what was asked for."""
 THINNED = 1.08
 """A point is left out where one that costs at most so many times as much finds more."""
 CHOICE = 0.5
@@ -57,29 +64,41 @@ def _front(index: Searching, group: Group, progress: Progress) -> Front:
     choosing = min(len(group.queries) // 2, CHOOSING[group.k])
     first = Group(group.k, group.queries[:choosing], group.kth[:choosing])
     rest = Group(group.k, group.queries[choosing:], group.kth[choosing:])
-    chosen = thinned(front(_choose(index, first, within(progress, 0.0, CHOICE))))
+    chosen = between(thinned(_choose(index, first, within(progress, 0.0, CHOICE))))
+    costs = costs_us(index, rest, chosen, TIMED_AGAIN * TIMED[group.k], MIDDLE)
     certified = []
-    for i, point in enumerate(chosen):
-        shares = shares_found(index, rest, point.params)
-        cost = _cost_us(index, rest, point.params, TIMED_AGAIN * TIMED[group.k])
-        certified.append(Point(point.params, float(shares.mean()), lower_bound(shares), cost))
+    for i, (params, cost) in enumerate(zip(chosen, costs, strict=True)):
+        shares = shares_found(index, rest, params)
+        certified.append(Point(params, float(shares.mean()), lower_bound(shares), cost))
         progress(CHOICE + (1 - CHOICE) * (i + 1) / len(chosen))
     return Front(group.k, tuple(front(certified)), len(rest.queries))
 
 
 def _choose(index: Searching, group: Group, progress: Progress) -> list[Point]:
-    """A family is left where its recall is `ENOUGH` or stops rising, and the next begins where that one came near its
-    best: what lies further down, the earlier family reaches more cheaply (half of the points need not be measured)."""
+    """The front, by few queries. A family is left where its recall is `ENOUGH` or stops rising, and the next begins
+    where that one came near its best: what lies further down, the earlier family reaches more cheaply. One that adds
+    nothing to the front is the last. So not half of the points are measured."""
     families = index.families(group.k)
-    points: list[Point] = []
+    best: list[Point] = []
     begin = 0
     for i, family in enumerate(families):
         told = within(progress, i / len(families), (i + 1) / len(families))
-        more = _family(index, group, family[begin:], told)
-        best = max(p.recall for p in more)
-        begin += next(j for j, p in enumerate(more) if p.recall >= FAMILY_FROM * best)
-        points.extend(more)
-    return [p for p in points if p.recall >= USEFUL]
+        points = _family(index, group, family[begin:], told)
+        most = max(p.recall for p in points)
+        begin += next(j for j, p in enumerate(points) if p.recall >= FAMILY_FROM * most)
+        best = front([*best, *points])
+        if not any(p in best for p in points):
+            break
+    return _useful(best)
+
+
+def _useful(points: Sequence[Point]) -> list[Point]:
+    """Of a front, from the last that is not to the first that is enough; none where nothing is useful."""
+    first = next((i for i, p in enumerate(points) if p.recall >= USEFUL), None)
+    if first is None:
+        return []
+    last = next((i for i, p in enumerate(points) if p.recall >= ENOUGH), len(points) - 1)
+    return list(points[max(0, first - 1) : last + 1])
 
 
 def _family(index: Searching, group: Group, family: Sequence[Params], progress: Progress) -> list[Point]:
@@ -87,9 +106,9 @@ def _family(index: Searching, group: Group, family: Sequence[Params], progress: 
     for i, params in enumerate(family):
         progress(i / len(family))
         mean = float(shares_found(index, group, params).mean())
-        points.append(Point(params, mean, 0.0, _cost_us(index, group, params, TIMED[group.k])))
-        # Over two steps: by chance one alone may find no more.
-        rise = mean - points[-3].recall if len(points) > 2 else 1.0
+        (cost,) = costs_us(index, group, [params], TIMED[group.k], UNDISTURBED)
+        points.append(Point(params, mean, 0.0, cost))
+        rise = mean - points[-2].recall if len(points) > 1 else 1.0
         if mean >= ENOUGH or (mean > USEFUL and rise < max(0.0005, 0.05 * (1 - mean))):
             break
     return points
@@ -104,18 +123,37 @@ def thinned(points: Iterable[Point]) -> list[Point]:
     return out[::-1]
 
 
+def between(points: Sequence[Point]) -> list[Params]:
+    """Their settings, and others between two that lie far apart, every one of them once."""
+    out: list[Params] = []
+    for point, following in itertools.pairwise(points):
+        steps = math.ceil(math.log(following.cost_us / point.cost_us) / math.log(STEP))
+        for step in range(steps):
+            share = step / steps
+            params = {
+                name: round(value ** (1 - share) * following.params[name] ** share)
+                for name, value in point.params.items()
+            }
+            if params not in out:
+                out.append(params)
+    return out + [p.params for p in points[-1:] if p.params not in out]
+
+
 def shares_found(index: Searching, group: Group, params: Params) -> NDArray[np.float64]:
     """recall@k of each query; equal distances count as found."""
     found = index.attempt(group.queries, group.k, params)
     return np.asarray(np.minimum((found <= group.kth[:, None]).sum(axis=1), group.k) / group.k)
 
 
-def _cost_us(index: Searching, group: Group, params: Params, queries: int) -> float:
-    """Median of single queries on one thread, by its processor time: whoever else wants the processor is no cost of
-    ours, and what is paid once (a first touch of a page) not of each."""
-    took = []
-    for query in group.queries[:queries]:
-        start = time.thread_time()
-        index.attempt(query[None], group.k, params)
-        took.append(time.thread_time() - start)
-    return statistics.median(took) * 1e6
+def costs_us(index: Searching, group: Group, each: Sequence[Params], queries: int, quantile: float) -> list[float]:
+    """Of single queries on one thread with each of the settings, by its processor time: whoever else wants the
+    processor is no cost of ours. But who shares its caches makes all dearer, for a while: so the settings take turns.
+    """
+    took = np.empty((len(group.queries[:queries]), len(each)))
+    for times, query in zip(took, group.queries[:queries], strict=True):
+        for i, params in enumerate(each):
+            start = time.thread_time()
+            index.attempt(query[None], group.k, params)
+            times[i] = time.thread_time() - start
+    costs: list[float] = (np.quantile(took, quantile, axis=0) * 1e6).tolist()
+    return costs
