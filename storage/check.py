@@ -149,7 +149,8 @@ def _check_collection(folder: CollectionFolder, name: str, data: DataFolder, rep
     except (errors.StorageError, apsw.Error, OSError) as e:
         if not _still_named(data, name, folder):
             return  # dropped while we looked
-        mine.add("error", f"{name}/catalog.db", f"it cannot be read: {e}", REPAIR)
+        advice = "" if isinstance(e, errors.OtherVersion) else REPAIR
+        mine.add("error", f"{name}/catalog.db", f"it cannot be read: {e}", advice)
     report.findings += mine.findings
     report.collections += 1
     report.live += mine.live

@@ -2,6 +2,7 @@
 
 StorageError
 ├── Damaged            a checksum, a length or SQLite's own check says no
+│   └── OtherVersion   written by an older or a later seedvec: not damaged at all, but not to be read by this one
 ├── Dropped            the collection was dropped meanwhile
 ├── IdsTaken           an add names ids that exist
 ├── WrongIdType        ids of the other type than the collection's
@@ -26,6 +27,10 @@ class StorageError(Exception):
 
 
 class Damaged(StorageError):
+    pass
+
+
+class OtherVersion(Damaged):
     pass
 
 

@@ -14,7 +14,7 @@ from storage.pages import checksum_vfs
 class ReadOnlyDatabase(Database):
     """Reads what is committed and changes nothing in the database (SQLite may leave an empty -wal and -shm beside it).
 
-    Raises Damaged where it is no SQLite database, or another's, or of another version.
+    Raises Damaged where it is no SQLite database, or another's; OtherVersion.
     """
 
     def __init__(self, path: Path, application_id: int, user_version: int = 1) -> None:
@@ -29,7 +29,7 @@ class ReadOnlyDatabase(Database):
             raise errors.Damaged(f"{path}: not ours (application_id {found:#x})")
         if version != user_version:
             older = "; serving the data folder once brings it up to date" if 0 < version < user_version else ""
-            raise errors.Damaged(f"{path}: format version {version}, this program reads {user_version}{older}")
+            raise errors.OtherVersion(f"{path}: format version {version}, this program reads {user_version}{older}")
 
     def integrity(self, limit: int = 10) -> list[str]:
         """What SQLite's own check says; empty: all is well."""

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from storage import errors
 from storage.catalogue import SegmentRow, Settings, State, now
 from storage.layout import SEGMENTS_NAME
 from storage.repair_probe import Unreadable, Wreck
@@ -66,7 +67,12 @@ def plan(folder: Path, name: str) -> Plan:
         made.report.outcome = "lost"
         made.report.damage.append("its folder is gone")
         return made
-    wreck = Wreck(folder)
+    try:
+        wreck = Wreck(folder)
+    except errors.OtherVersion as e:
+        made.report.outcome = "left"
+        made.report.notes.append(f"{e}: it was left alone")
+        return made
     try:
         _plan(made, wreck)
     finally:

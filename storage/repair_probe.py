@@ -25,7 +25,9 @@ class Unreadable(Exception):
 class Wreck:
     """damage: why the catalogue cannot serve as it is, in words (empty: it can). settings, state, segments,
     given (the queries to calibrate on): None where they cannot be read. behind: it is whole, but older than the last
-    acknowledged write."""
+    acknowledged write.
+
+    Raises OtherVersion: it is as it should be, for another seedvec."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -47,6 +49,8 @@ class Wreck:
             if not path.exists():
                 raise errors.Damaged(f"{path.name} is gone")
             return ReadOnlyDatabase(path, catalogue.APPLICATION_ID, catalogue.VERSION)
+        except errors.OtherVersion:
+            raise
         except (errors.StorageError, apsw.Error, OSError) as e:
             self.damage.append(f"{path.name} cannot be opened: {e}")
             return None

@@ -25,11 +25,12 @@ class Loss:
 
 @dataclass(slots=True)
 class CollectionReport:
-    """live: items that are there afterwards; outcome `lost`: nothing could be saved, and nothing was changed."""
+    """live: items that are there afterwards; outcome `lost`: nothing could be saved, and nothing was changed;
+    `left`: of another format version, which this program could only harm."""
 
     name: str
     folder: str
-    outcome: Literal["sound", "repaired", "lost"] = "sound"
+    outcome: Literal["sound", "repaired", "lost", "left"] = "sound"
     live: int = 0
     damage: list[str] = field(default_factory=list)
     losses: list[Loss] = field(default_factory=list)
@@ -79,7 +80,8 @@ class RepairReport:
     @property
     def complete(self) -> bool:
         """Nothing that was acknowledged is known to be lost or in doubt."""
-        return all(c.outcome != "lost" and not (c.losses or c.unnamed or c.forgotten) for c in self.collections)
+        whole = [c.outcome not in ("lost", "left") for c in self.collections]
+        return all(whole) and not any(c.losses or c.unnamed or c.forgotten for c in self.collections)
 
     def json(self) -> str:
         body: dict[str, Any] = asdict(self)

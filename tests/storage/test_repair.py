@@ -23,6 +23,7 @@ from storage.lock import LockHeld, acquire
 from storage.registry import Registry
 from storage.repair import repair
 from storage.repair_report import RepairReport
+from storage.writes import Turn
 from tests.storage.filling import Collection
 
 ROWS = 9_000
@@ -105,6 +106,35 @@ def test_a_sound_folder_is_left_alone(filled: Collection) -> None:
     assert report.complete and report.kept_in is None
     assert [c.outcome for c in report.collections] == ["sound"]
     assert contents(filled.data.root) == before
+
+
+@pytest.mark.parametrize("version", [2, catalogue.VERSION + 1])
+def test_a_folder_of_another_version_is_left_alone(filled: Collection, version: int) -> None:
+    """It is not damaged: serving it once brings it up to date, where repairing it lost all metadata."""
+    filled.db.execute(f"PRAGMA user_version = {version}")
+    filled.db.truncate_log()
+    before = contents(filled.data.root)
+    report = repair(filled.data.root, norms)
+    assert not report.complete and report.kept_in is None
+    assert [c.outcome for c in report.collections] == ["left"]
+    assert f"format version {version}" in str(report) and "seedvec repair" not in str(check(filled.data.root))
+    assert contents(filled.data.root) == before
+
+
+def test_queries_given_to_calibrate_on_are_saved(filled: Collection) -> None:
+    queries = np.random.default_rng(1).standard_normal((200, DIMENSION)).astype(np.float32)
+    with filled.db.writing():
+        turn = Turn(filled.db, 10**9, 10**12)
+        turn.set_calibration_queries(queries)
+        turn.finish()
+    filled.db.truncate_log()
+    before = stored(filled.data.root)
+    flip(segment_path(filled), BLOCK_BYTES + 100)
+    assert_saved(filled.data.root, before, repair(filled.data.root, norms))
+    (folder,) = filled.data.collections.iterdir()
+    db = catalogue.connect(folder)
+    assert (catalogue.read_calibration_queries(db) == queries).all() and catalogue.read_state(db).queries_seq == 1
+    db.close()
 
 
 @pytest.mark.parametrize("block", [0, 1, 2])
