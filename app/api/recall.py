@@ -105,8 +105,9 @@ MEASURE = Operation(
     query=RecallQuery,
     description="Searches are planned and run as any other, one at a time, and held against the answers of the exact "
     "search, or against `truth`. Without `queries`, those are taken that the collection was asked of late (`on`: "
-    "`queries`), or stored rows, each left out of its own answer (`data`). With `calibrate`, the collection is "
-    "calibrated on the queries from then on; `GET /v1/collections/{collection}?wait=ready` waits for that.",
+    "`queries`), or stored rows, each left out of its own answer (`data`): an index finds their neighbours more easily "
+    "than those of new queries. With `calibrate`, the collection is calibrated on the queries from then on; "
+    "`GET /v1/collections/{collection}?wait=ready` waits for that.",
     tag="recall",
 )
 SHOW = Operation(
