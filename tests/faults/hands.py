@@ -12,6 +12,7 @@ from app.engine import sealing
 from app.engine.background import Watched, Worked, Works
 from app.engine.building import Building
 from app.engine.engine import LocalEngine
+from app.engine.policy import Grounds
 from app.engine.recovery import recover
 from app.engine.sealing import Sealing
 from app.settings import Settings
@@ -24,6 +25,7 @@ PENDING_ROWS = 240
 """So that 61 rows are a large write, a segment of their own."""
 INDEX_ROWS = 256
 """The fewest that are ever indexed."""
+GROUNDS = Grounds(INDEX_ROWS, 1 << 40, 1)
 BALLAST_BYTES = 64 << 10
 MAX_STEPS = 50
 
@@ -87,7 +89,7 @@ class Hands:
 
     def build(self) -> None:
         """Merges, rewrites, builds and forgets indexes until nothing is due."""
-        self._work(self._buildings, lambda c: Building(c, INDEX_ROWS, 0.0, 1, NeverStops()))
+        self._work(self._buildings, lambda c: Building(c, GROUNDS, 0.0, 1, NeverStops()))
 
     def bring_home(self) -> None:
         """The registry's log, and the ballast that was given up, as the sealer does in each of its rounds."""
