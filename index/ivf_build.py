@@ -2,6 +2,7 @@
 most of the rows is extended instead: its lists stay where they are, and the codes of rows that stay are never made
 again."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from index import source, threads
 from index.contract import Vectors
 from index.ivf import Ivf, are_lists_of, padded
-from index.making import CannotExtend, Made, made, queries_among
+from index.making import CannotExtend, Made, costs, made, queries_among
 from index.pacing import Phases, Progress, pieces
 from index.parameters import POINTS_A_LIST as LEAST_A_LIST
 from index.parameters import part_width
@@ -24,6 +25,9 @@ CODE_SAMPLE = 4096
 """As many as Faiss takes to place 16 centroids a part."""
 SAMPLE_BYTES = 512 << 20
 CHUNK_BYTES = 32 << 20
+PLACING_S, ROW_S, NUMBER_S, PART_S, SWEEP_S = 5e-11, 3e-6, 1.5e-8, 0.014, 0.032
+"""Seconds on one core: a product of a row and a centroid, a number of it; a row that is added, a number of it; a part
+of the code that is trained; a sweep over one row (it grows with the root of the rows). For progress alone."""
 BLOCK_ORDER = np.array([0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15])
 """Which of the first 16 codes of a block have the low halves of each 16 bytes; the high ones are the other 16's."""
 
@@ -55,7 +59,8 @@ class Making:
 def build(vectors: Vectors, params: dict[str, int], queries: NDArray[np.float32] | None, progress: Progress) -> Made:
     last = queries_among(vectors, queries)
     rows = np.setdiff1d(np.arange(len(vectors.rows)), last, assume_unique=True)
-    phases = Phases(progress, {"train": 0.3, "add": 0.3, "truth": 0.15, "sweep": 0.2, "last": 0.02, "check": 0.03})
+    sample = sample_rows(len(rows), params["nlist"], vectors.rows.shape[1])
+    phases = Phases(progress, _costs(vectors, params, sample, len(rows), len(last), queries))
     codes = _trained(vectors, rows, params, phases.part("train"))
     return made(Making(vectors, codes), vectors, rows, last, queries, phases)
 
@@ -74,8 +79,23 @@ def extend(
     remove(codes, gone[rows])
     rename(codes, rows)
     there[last] = True
-    phases = Phases(progress, {"add": 0.3, "truth": 0.3, "sweep": 0.3, "last": 0.02, "check": 0.03})
-    return made(Making(vectors, codes), vectors, np.flatnonzero(~there), last, queries, phases)
+    missing = np.flatnonzero(~there)
+    params = {"nlist": codes.nlist, "pq_m": codes.pq.M}
+    phases = Phases(progress, _costs(vectors, params, 0, len(missing), len(last), queries))
+    return made(Making(vectors, codes), vectors, missing, last, queries, phases)
+
+
+def _costs(
+    vectors: Vectors, params: dict[str, int], sample: int, add: int, last: int, queries: NDArray[np.float32] | None
+) -> dict[str, float]:
+    """Seconds of the phases, about. sample, add, last: rows that train, that are added, and added last."""
+    n, d = vectors.rows.shape
+    nlist, cores = params["nlist"], threads.batch_threads()
+    train = PLACING_S * KMEANS_ITERATIONS * sample * nlist * d / cores
+    train += PART_S * params["pq_m"] * min(1.0, sample / CODE_SAMPLE)
+    row = ROW_S + d * (NUMBER_S + PLACING_S * nlist)
+    asked = last if queries is None else len(queries)
+    return {"train": train} | costs(vectors, add * row, SWEEP_S * math.sqrt(n) * (1 + d / 512), last * row, asked)
 
 
 def _old(path: Path, vectors: Vectors, rows: int) -> Any:

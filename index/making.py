@@ -7,9 +7,10 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from index import source
+from index import source, threads
 from index.approximate import Approximate
 from index.calibration import Calibration, On
+from index.checking import QUERIES as CHECKED
 from index.checking import check
 from index.contract import Vectors
 from index.pacing import Phases, Progress
@@ -18,6 +19,12 @@ from index.truth import grouped, held_out
 
 PHASES = ("add", "truth", "sweep", "last", "check")
 """What `made` does, in its order: the names its `Phases` know, beside those of the kind's own before them."""
+
+
+PRODUCT_S, QUERY_S = 1.5e-10, 3e-4
+"""Of the exact search on one core, in batches: a multiplication, and a query besides."""
+SWEPT = 0.7
+"""Share of a sweep that more cores than one make no shorter."""
 
 
 class CannotExtend(Exception):
@@ -50,6 +57,21 @@ class Made:
 def queries_among(vectors: Vectors, queries: NDArray[np.float32] | None) -> NDArray[np.int64]:
     """Rows that are to be added last, ascending: the queries of the calibration, where no real ones are given."""
     return held_out(*vectors.rows.shape) if queries is None else np.empty(0, np.int64)
+
+
+def costs(vectors: Vectors, add: float, sweep: float, last: float, asked: int) -> dict[str, float]:
+    """Seconds that the phases of `made` take, about. add, sweep, last: on one core, as the kind knows; asked: how many
+    queries calibrate it."""
+    n, d = vectors.rows.shape
+    cores = threads.batch_threads()
+    query = QUERY_S + PRODUCT_S * n * d
+    return {
+        "add": add / cores,
+        "truth": asked * query / cores,
+        "sweep": sweep * (SWEPT + (1 - SWEPT) / cores),
+        "last": last / cores,
+        "check": CHECKED * query / cores,
+    }
 
 
 def made(
