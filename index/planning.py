@@ -22,7 +22,7 @@ certified. So what was measured on data has to be certified for this share of wh
 if that can be had."""
 MEAN_MARGIN = 0.003
 """Where no bound reaches the request, a mean this far above it does (the bound of few queries is loose)."""
-COST_STEP = 1.002
+COST_STEP = 1.005
 """Sums of costs that differ by less than this are one: the number of them stays small, however many segments."""
 TINY = 1e-9
 """Sums of shares come to 1 but for rounding."""
@@ -39,10 +39,12 @@ class Planned:
 
 
 class _Choice(NamedTuple):
-    """A way to search one part. value: what it counts for towards the bound of a rung, of at most 1."""
+    """A way to search one part. value: what it counts for towards the bound of a rung, of at most 1; point: None where
+    it is the exact search."""
 
     value: float
-    plan: Plan
+    cost_us: float
+    point: Point | None
 
 
 def choose(parts: Sequence[tuple[Index, int]], k: int, recall: float) -> Planned:
@@ -67,48 +69,53 @@ def _exact(offers: Sequence[Options]) -> tuple[Plan, ...]:
 
 def _cheapest(offers: Sequence[Options], shares: Sequence[float], recall: float) -> tuple[Plan, ...]:
     margin = SHIFT_MARGIN * (1 - recall)
-    rungs = (
-        (recall, [_choices(offer, lower=True, less=margin if offer.on == "data" else 0.0) for offer in offers]),
-        (recall, [_choices(offer, lower=True) for offer in offers]),
-        (recall + MEAN_MARGIN, [_choices(offer, lower=False) for offer in offers]),
-    )
-    for bound, choices in rungs:
-        plans = least(choices, shares, bound)
-        if plans is not None:
-            return plans
+    # The first serves nearly always; after every write a search has to be planned anew.
+    for bound, lower, less in ((recall, True, margin), (recall, True, 0.0), (recall + MEAN_MARGIN, False, 0.0)):
+        choices = [_choices(offer, lower=lower, less=less if offer.on == "data" else 0.0) for offer in offers]
+        chosen = least(choices, shares, bound)
+        if chosen is not None:
+            return _plans(offers, chosen)
     # Nothing short of the exact search of a part whose points do not reach far enough.
     certified = [
-        _choices(offer, lower=True) + ([] if _pays(offer) else [_Choice(1.0, offer.exact)]) for offer in offers
+        _choices(offer, lower=True) + ([] if _pays(offer) else [_Choice(1.0, offer.exact.cost_us, None)])
+        for offer in offers
     ]
-    return least(certified, shares, recall) or _exact(offers)
+    chosen = least(certified, shares, recall)
+    return _exact(offers) if chosen is None else _plans(offers, chosen)
 
 
 def _choices(offer: Options, *, lower: bool, less: float = 0.0) -> list[_Choice]:
     """less: what a recall counts for less than it is. The exact search, which is as good as can be, is among them only
     where it is no dearer than the dearest point: a margin is not worth many times the cost."""
-    points = [_Choice((p.lower if lower else p.recall) - less, _plan(p, offer.measured)) for p in offer.points]
-    return [*points, _Choice(1.0, offer.exact)] if _pays(offer) else points
+    points = [_Choice((p.lower if lower else p.recall) - less, p.cost_us, p) for p in offer.points]
+    return [*points, _Choice(1.0, offer.exact.cost_us, None)] if _pays(offer) else points
 
 
 def _pays(offer: Options) -> bool:
     return not offer.points or offer.exact.cost_us <= max(p.cost_us for p in offer.points)
 
 
-def _plan(point: Point, measured: bool) -> Plan:
-    return Plan(dict(point.params), point.recall if measured else None, point.cost_us)
+def _plans(offers: Sequence[Options], chosen: Sequence[_Choice]) -> tuple[Plan, ...]:
+    return tuple(_plan(offer, choice.point) for offer, choice in zip(offers, chosen, strict=True))
 
 
-def least(choices: Sequence[Sequence[_Choice]], shares: Sequence[float], bound: float) -> tuple[Plan, ...] | None:
-    """One plan a part: the least sum of costs whose mean value, weighed by shares, reaches the bound. None: none does.
+def _plan(offer: Options, point: Point | None) -> Plan:
+    if point is None:
+        return offer.exact
+    return Plan(dict(point.params), point.recall if offer.measured else None, point.cost_us)
+
+
+def least(choices: Sequence[Sequence[_Choice]], shares: Sequence[float], bound: float) -> tuple[_Choice, ...] | None:
+    """One choice a part: the least sum of costs whose mean value, by shares, reaches the bound. None: there is none.
 
     Parts are taken in one by one; of what they come to together, only sums stay that none cheaper equals."""
-    if len(choices) == 1:
-        best = min((c for c in choices[0] if c.value >= bound - TINY), key=lambda c: c.plan.cost_us, default=None)
-        return None if best is None else (best.plan,)
+    free = [i for i, options in enumerate(choices) if len(options) > 1]
+    if len(free) <= 1:
+        return _least_of_one(choices, shares, bound, free[0] if free else 0)
     costs, values = np.zeros(1), np.zeros(1)
     taken: list[NDArray[np.int64]] = []
     for options, share in zip(choices, shares, strict=True):
-        cost = (costs[:, None] + np.array([c.plan.cost_us for c in options])).ravel()
+        cost = (costs[:, None] + np.array([c.cost_us for c in options])).ravel()
         value = (values[:, None] + share * np.array([c.value for c in options])).ravel()
         kept = _front(cost, value)
         taken.append(kept)
@@ -116,11 +123,25 @@ def least(choices: Sequence[Sequence[_Choice]], shares: Sequence[float], bound: 
     good = np.flatnonzero(values >= bound - TINY)
     if not len(good):
         return None
-    at, plans = int(good[np.argmin(costs[good])]), []
+    at, chosen = int(good[np.argmin(costs[good])]), []
     for options, kept in zip(reversed(choices), reversed(taken), strict=True):
         at, option = divmod(int(kept[at]), len(options))
-        plans.append(options[option].plan)
-    return tuple(reversed(plans))
+        chosen.append(options[option])
+    return tuple(reversed(chosen))
+
+
+def _least_of_one(
+    choices: Sequence[Sequence[_Choice]], shares: Sequence[float], bound: float, free: int
+) -> tuple[_Choice, ...] | None:
+    """As `least`, where only that part has a choice: the common case, one index beside small parts without."""
+    if not choices:
+        return ()
+    fixed = sum(shares[i] * options[0].value for i, options in enumerate(choices) if i != free)
+    good = [c for c in choices[free] if fixed + shares[free] * c.value >= bound - TINY]
+    if not good:
+        return None
+    best = min(good, key=lambda c: c.cost_us)
+    return tuple(best if i == free else options[0] for i, options in enumerate(choices))
 
 
 def _front(costs: NDArray[np.float64], values: NDArray[np.float64]) -> NDArray[np.int64]:

@@ -12,6 +12,9 @@ from app.engine.types import CalibratedOn
 from app.engine.view import View
 from index.contract import Found
 
+FEW_HITS = 50
+"""Up to so many distances Python compares faster than NumPy (10: 0.5 µs instead of 3)."""
+
 
 class Answer(NamedTuple):
     """One query's hits, nearest first. ids: n; distances: (n,) float32."""
@@ -71,11 +74,18 @@ def _merge(view: View, found: list[tuple[int | None, Found]], query: int, k: int
         places, distances = _merged(view, [h for h in hits if len(h[1])], k)
     ids = places.ids()
     # Hits come by (distance, id). Here they are by distance, with all that tie with the k-th.
-    if len(ids) > 1 and bool((distances[1:] == distances[:-1]).any()):
+    if _some_tie(distances):
         order = sorted(range(len(ids)), key=lambda i: (distances[i], ids[i]))[:k]
         return Answer([ids[i] for i in order], distances[order], places.take(np.array(order, np.int64)))
     answer = Answer(ids, distances, places)
     return answer if len(ids) <= k else answer.first(k)
+
+
+def _some_tie(distances: NDArray[np.float32]) -> bool:
+    """distances: (n,), ascending."""
+    if len(distances) <= FEW_HITS:
+        return len(set(distances.tolist())) < len(distances)
+    return bool((distances[1:] == distances[:-1]).any())
 
 
 def _there(part: int | None, found: Found, query: int) -> tuple[Group, NDArray[np.float32]]:
