@@ -25,7 +25,7 @@ PIECE_S = 0.005
 """As long as a thread may hold on to the interpreter before another one asks for it."""
 BUDGET_S = 30.0
 """Of searching, for all rows of an answer together: a dear search is measured on fewer queries than were given."""
-FEWEST = 10
+LEAST_SEARCHED = 10
 TIMED = 50
 EXACT_SHARE = 0.1
 """Of the budget, for the times of the exact search."""
@@ -108,7 +108,7 @@ class _Measurement:
         done = self._searched[way] = Searched()
         spent_s = 0.0
         for query in range(min(most, len(self._queries.vectors))):
-            if query >= FEWEST and spent_s > budget_s:
+            if query >= LEAST_SEARCHED and spent_s > budget_s:
                 return
             began = time.perf_counter()
             found = self._one(query, k, plan)

@@ -20,10 +20,9 @@ from app.engine.planning import SearchPlan, plan
 from app.engine.types import Id, RecallAnswer, RecallAsked
 from app.engine.view import View
 from index.calibration import Calibration
+from index.recalibration import FEWEST, distinct
 from storage.queries import read_sample
 
-ENOUGH = 100
-"""Distinct queries, from which a sample of real ones says something: below it stored rows are the better sample."""
 MAX_WAITING = 4
 IDS_AT_ONCE = 1_000
 """Looked up in one turn of the event loop: some milliseconds."""
@@ -67,7 +66,7 @@ async def measure_recall(c: Collection, asked: RecallAsked, measuring: Measuring
     truth = None
     if asked.truth is not None and keys is not None:
         _check_lengths(asked.truth, min(max(asked.ks), left.count))
-        truth = Truth(asked.truth, _places(view, asked.truth, keys))
+        truth = Truth(asked.truth, await asyncio.to_thread(_places, view, asked.truth, keys))
     prepared = None if asked.queries is None else intake.check_query(asked.queries, view.settings, asked.place.format)
     to_calibrate = await _to_calibrate_on(c, prepared) if asked.calibrate else None
     queries = Queries(prepared, "given") if prepared is not None else await _sampled(c, view, left, asked.sample)
@@ -89,13 +88,13 @@ async def measure_recall(c: Collection, asked: RecallAsked, measuring: Measuring
 
 
 async def _sampled(c: Collection, view: View, left: Matching, n: int) -> Queries:
-    """Real queries where there are enough of them; else stored rows."""
+    """Real queries where there are as many as one would calibrate on; else stored rows."""
     kept = await _kept(c)
-    if len(kept) >= min(n, ENOUGH):
+    if len(kept) >= min(n, FEWEST):
         return Queries(kept[:n], "queries")
     if left.count < 2:
         raise errors.Conflict("one item is left, which cannot be its own neighbour: give queries to measure with")
-    places = stored(view, n)
+    places = await asyncio.to_thread(stored, view, n)
     there = Places.of(view, places)
     return Queries(there.vectors().astype(np.float32), "data", places, there.ids())
 
@@ -107,11 +106,7 @@ async def _kept(c: Collection) -> NDArray[np.float32]:
 
     def read() -> NDArray[np.float32]:
         written = read_sample(c.folder)
-        sample = np.concatenate((here, written)) if written.shape[1] == here.shape[1] else here
-        first: dict[bytes, int] = {}
-        for i, query in enumerate(sample):
-            first.setdefault(query.tobytes(), i)
-        return sample[list(first.values())]
+        return distinct(np.concatenate((here, written)) if written.shape[1] == here.shape[1] else here)
 
     return await asyncio.to_thread(read)
 
@@ -120,15 +115,15 @@ async def _to_calibrate_on(c: Collection, given: NDArray[np.float32] | None) -> 
     """Raises Invalid, Conflict: there are too few of them."""
     if given is None:
         kept = await _kept(c)
-        if len(kept) < ENOUGH:
+        if len(kept) < FEWEST:
             raise errors.Conflict(
-                f"collection {c.name} remembers {len(kept)} different queries, {ENOUGH} are needed to calibrate on: "
+                f"collection {c.name} remembers {len(kept)} different queries, {FEWEST} are needed to calibrate on: "
                 "send `queries`, or ask again after so many searches"
             )
         return kept
-    distinct = len({row.tobytes() for row in given})
-    if distinct < ENOUGH:
-        words = f"has {distinct} different queries, {ENOUGH} are needed to calibrate on"
+    different = len(await asyncio.to_thread(distinct, given))
+    if different < FEWEST:
+        words = f"has {different} different queries, {FEWEST} are needed to calibrate on"
         raise errors.Invalid(f"queries: {words}", [Fault("queries", words)])
     return given
 

@@ -18,7 +18,7 @@ from app.engine.judging import ByDistance, Queries, exact_distances
 from app.engine.measuring import Pace, Stopped, measure, stored
 from app.engine.places import Places
 from app.engine.planning import plan
-from app.engine.recall import ENOUGH, MAX_WAITING, Measuring, measure_recall
+from app.engine.recall import FEWEST, MAX_WAITING, Measuring, measure_recall
 from app.engine.sample import Keep
 from app.engine.types import Id, RecallAnswer, RecallAsked
 from storage import catalogue
@@ -103,7 +103,7 @@ def test_rows_of_one_plan_are_searched_once_and_a_dear_one_less(rig: Rig, monkey
     assert (searched.count(2), searched.count(5)) == (40, 40)
     monkeypatch.setattr(measuring, "BUDGET_S", 0.0)
     rows = measure(view, queries, None, plans, exact, Pace(Event()))
-    assert [row.queries for row in rows] == 6 * [measuring.FEWEST]
+    assert [row.queries for row in rows] == 6 * [measuring.LEAST_SEARCHED]
 
 
 def test_a_thread_sleeps_as_long_as_it_has_worked() -> None:
@@ -173,19 +173,19 @@ def test_real_queries_where_there_are_enough(rig: Rig) -> None:
     """Those of this worker count at once, those of others once they are written; each counts once."""
     filled(rig)
     with closing(keeping(rig, "first")) as first, closing(keeping(rig, "second")) as second:
-        for query in drawn(rig, ENOUGH // 2):
+        for query in drawn(rig, FEWEST // 2):
             first.sample.note(query[None])
             first.sample.note(query[None].copy())
-        assert asked(first, RecallAsked((3,), sample=ENOUGH)).on == "data"
+        assert asked(first, RecallAsked((3,), sample=FEWEST)).on == "data"
         few = asked(first, RecallAsked((3,), sample=20))
         assert (few.on, few.rows[0].queries) == ("queries", 20)
-        for query in drawn(rig, ENOUGH, seed=3):
+        for query in drawn(rig, FEWEST, seed=3):
             second.sample.note(query[None])
         answer = asked(second, RecallAsked((3,), sample=1000))
-        assert (answer.on, answer.rows[0].queries) == ("queries", ENOUGH)
+        assert (answer.on, answer.rows[0].queries) == ("queries", FEWEST)
         first.sample.flush()
         answer = asked(second, RecallAsked((3,), sample=1000))
-        assert (answer.on, answer.rows[0].queries) == ("queries", ENOUGH + ENOUGH // 2)
+        assert (answer.on, answer.rows[0].queries) == ("queries", FEWEST + FEWEST // 2)
 
 
 def test_queries_to_calibrate_on_are_stored(rig: Rig) -> None:
