@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from index import source, threads
 from index.contract import Vectors
 from index.ivf import Ivf, are_lists_of, padded
-from index.making import CannotExtend, Made, costs, made, queries_among
+from index.making import CannotExtend, Made, costs, made, others, queries_among
 from index.pacing import Phases, Progress, pieces
 from index.parameters import POINTS_A_LIST as LEAST_A_LIST
 from index.parameters import part_width
@@ -58,7 +58,7 @@ class Making:
 
 def build(vectors: Vectors, params: dict[str, int], queries: NDArray[np.float32] | None, progress: Progress) -> Made:
     last = queries_among(vectors, queries)
-    rows = np.setdiff1d(np.arange(len(vectors.rows)), last, assume_unique=True)
+    rows = others(len(vectors.rows), last)
     sample = sample_rows(len(rows), params["nlist"], vectors.rows.shape[1])
     phases = Phases(progress, _costs(vectors, params, sample, len(rows), len(last), queries))
     codes = _trained(vectors, rows, params, phases.part("train"))

@@ -16,6 +16,8 @@ from index.parameters import part_width
 SHARE = 0.5
 """Of all memory, that indexes may take: the rest is for everything else, and the page cache."""
 ID_BYTES = 8
+ROW_BYTES = 9
+"""A row's number, and a mark."""
 GROWN = 1.25
 """Lists that grow have room to spare, and codes lie in blocks of 32."""
 SMALL_THINGS = 1 << 20
@@ -92,8 +94,9 @@ def building_bytes(kind: str, params: dict[str, int], rows: int, dimension: int,
     if kind != "ivf":
         return 0
     codes = round(GROWN * rows * ((params["pq_m"] + 1) // 2 + ID_BYTES))
+    numbers = ROW_BYTES * rows
     width = part_width(dimension, params["pq_m"]) * params["pq_m"]
     sample = 4 * width * sample_rows(rows, params["nlist"], width)
     if metric == "cosine" or width != dimension or dtype != "float32":
         sample *= 2  # for a moment there are two of them
-    return max(sample, codes + MEASURING)
+    return numbers + max(sample, codes + MEASURING)
