@@ -75,12 +75,18 @@ class Measured:
 
     def _chosen(self, k: int, requested: float) -> Params | None:
         """None: it searches exactly."""
-        parts = self._engine.explained(NAME, self._data.queries[0], k, recall=requested)["parts"]
+        return self._asked_with(k, recall=requested) or None
+
+    def _asked_with(self, k: int, **asked: Any) -> Params:
+        parts = self._engine.explained(NAME, self._data.queries[0], k, **asked)["parts"]
         assert len(parts) == 1, f"{len(parts)} parts: the collection has not settled"
-        return parts[0]["params"] or None
+        params: Params = parts[0]["params"]
+        return params
 
     def _costs(self, k: int, requested: float, chosen: Params | None) -> dict[str, Any]:
         """Of what was chosen and of the cheapest that would have done, taken in turn."""
+        given = chains(self._kind, self._meta, k)[0][0]
+        assert self._asked_with(k, params=given) == given, "the engine does not search with the parameters given"
         able = [
             params
             for chain in chains(self._kind, self._meta, k)

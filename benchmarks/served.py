@@ -27,7 +27,7 @@ UNSAMPLED = {"SEEDVEC_KEEP_QUERIES": "0"}
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """ids: (q, k) int64, -1 where there are fewer; the rest of the first batch."""
+    """ids: (q, k) int64, -1 where there are fewer; the rest of the last batch."""
 
     ids: NDArray[np.int64]
     exact: bool
@@ -106,8 +106,9 @@ class Served:
             answers.append(self.collection.wire.ok(200, "POST", path, body, Content_Type=NPY))
             for row, result in zip(ids[begin:], answers[-1]["results"], strict=False):
                 row[: len(result["hits"])] = [hit["id"] for hit in result["hits"]]
-        first = answers[0]
-        return Answered(ids, all(a["exact"] for a in answers), first["expected_recall"], first["calibrated_on"])
+        # A worker opens a new index in the background: it may yet answer the first ones without.
+        last = answers[-1]
+        return Answered(ids, all(a["exact"] for a in answers), last["expected_recall"], last["calibrated_on"])
 
 
 def built(folder: Path) -> list[Built]:
