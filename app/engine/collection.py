@@ -298,7 +298,7 @@ class Collection:
         atomic.remove_all([self.folder / SEGMENTS_NAME / file for file in files])
         return deleted
 
-    async def change(self, act: Callable[[Turn], None]) -> None:
+    async def change(self, act: Callable[[Turn], object]) -> None:
         """A change of settings, in a turn like any other write."""
         with self.told():
             await self.writer.run(act)

@@ -31,7 +31,8 @@ def digest(vector: NDArray[Any]) -> str:
 
 @dataclass(slots=True)
 class Stored:
-    """One collection as it must be. settings: {"dimension", "metric", "dtype", "id_type", "index", "recall"}."""
+    """One collection as it must be. settings: {"dimension", "metric", "dtype", "id_type", "index", "recall"},
+    and "given", the digest of the queries given to calibrate on."""
 
     settings: dict[str, Any]
     rows: dict[Id, Row] = field(default_factory=dict)

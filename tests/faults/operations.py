@@ -20,6 +20,7 @@ from tests.faults.planned import DIMENSION, KINDS, Planned
 from tests.faults.reading import assert_read
 
 NOTHING = Effect("nothing")
+GIVEN = 120
 Act = Callable[[Hands], Awaitable["list[Id] | None"]]
 """Returns the ids that the server assigned."""
 
@@ -114,6 +115,7 @@ def as_json(s: CollectionSettings) -> dict[str, Any]:
         "id_type": s.id_type,
         "index": index,
         "recall": s.recall,
+        "given": digest(np.empty(0, np.float32)),
     }
 
 
@@ -268,6 +270,16 @@ def _recall(planned: Planned, rng: np.random.Generator, of: int, world: World) -
     return Operation(Effect("settings", planned.collection, {"recall": recall}), act)
 
 
+def _give(planned: Planned, rng: np.random.Generator, of: int, world: World) -> Operation:
+    """Queries to calibrate on: enough that the next build does."""
+    queries = rng.standard_normal((GIVEN, DIMENSION)).astype(np.float32)
+
+    async def act(hands: Hands) -> None:
+        await hands.engine._collection(planned.collection).change(lambda turn: turn.set_calibration_queries(queries))
+
+    return Operation(Effect("settings", planned.collection, {"given": digest(queries)}), act)
+
+
 def _read(planned: Planned, rng: np.random.Generator, of: int, world: World) -> Operation:
     async def act(hands: Hands) -> None:
         await assert_read(hands.engine, planned.collection, world[planned.collection])
@@ -303,6 +315,7 @@ _MAKERS: dict[str, Callable[[Planned, np.random.Generator, int, World], Operatio
     "delete_where": _delete_where,
     "rebuild": _rebuild,
     "recall": _recall,
+    "give": _give,
     "read": _read,
     "seal": _background,
     "build": _background,

@@ -74,6 +74,8 @@ TOUR = [
     Planned("patch_where", "ints"),
     Planned("patch_ids", "strs", 7),
     Planned("delete_where", "strs", 0, {"key": True}),
+    Planned("give", "ints"),
+    Planned("build"),
 ]
 """Everything that can happen, once, quickly: it comes before the random mix."""
 MIX = {
@@ -92,6 +94,7 @@ MIX = {
     "delete_all": 1,
     "rebuild": 1,
     "recall": 1,
+    "give": 1,
     "brief": 4,
     "read": 5,
     "seal": 9,

@@ -8,6 +8,7 @@ import numpy as np
 from app.engine.engine import LocalEngine
 from app.engine.filters.parse import parse
 from app.engine.types import EXACTLY, Asked, SearchAnswer
+from storage.catalogue import read_calibration_queries
 from tests.faults.ledger import Id, Row, Stored, World, digest
 
 ALL = 1_000_000
@@ -40,6 +41,7 @@ async def see(engine: LocalEngine, name: str) -> Stored:
         "id_type": found.id_type,
         "index": {"kind": found.index.kind, "params": found.index.params},
         "recall": found.recall,
+        "given": digest(read_calibration_queries(engine._collection(name).follower.db)),
     }
     return Stored(settings, rows)
 
