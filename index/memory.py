@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from index.ivf_build import sample_rows
 from index.parameters import part_width
 
 SHARE = 0.5
 """Of all memory, that indexes may take: the rest is for everything else, and the page cache."""
 ID_BYTES = 8
+LINK_BYTES, NODE_BYTES = 4, 38
+"""A node's level, offset and row, those once more in its new place, and two marks of where a search was."""
 ROW_BYTES = 9
 """A row's number, and a mark."""
 GROWN = 1.25
@@ -89,8 +89,10 @@ def serving_bytes(
 def building_bytes(kind: str, params: dict[str, int], rows: int, dimension: int, dtype: str, metric: str) -> int:
     """Private memory of the process that builds it, at its peak."""
     if kind == "hnsw":
-        graph = rows * (4 * (2 * params["m"] + 1) + 4 + 8)
-        return 2 * graph + rows * dimension * np.dtype(dtype).itemsize + MEASURING
+        links = LINK_BYTES * rows * (2 * params["m"] + 1)
+        # A byte a number, as most data allow. Links, and then vectors, are copied once to be numbered by rows.
+        compared = rows * dimension
+        return rows * NODE_BYTES + links + compared + max(links, compared, MEASURING)
     if kind != "ivf":
         return 0
     codes = round(GROWN * rows * ((params["pq_m"] + 1) // 2 + ID_BYTES))
