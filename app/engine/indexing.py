@@ -22,6 +22,7 @@ from app.engine.verifying import is_sound
 from index.build import Base, build, extendable
 from index.contract import IndexFileError
 from index.load import load
+from index.memory import Budget
 from storage import atomic
 from storage.catalogue import IndexRow, SegmentRow, Settings, State
 from storage.failpoints import declare, hit
@@ -110,7 +111,7 @@ def write_index(
         threads=threads,
         queries=None if given is None else given.vectors,
         base=order.base,
-        memory=grounds.memory_bytes,
+        memory=Budget(grounds.memory_bytes, grounds.workers).for_indexes,
         progress=progress,
     )
     grown = meta["built_rows"] != meta["rows"]

@@ -85,17 +85,20 @@ def wanted(settings: Settings, rows: int, grounds: Grounds, kind: str | None = N
         return None
     metric: Metric = settings.metric  # type: ignore[assignment]
     budget = Budget(grounds.memory_bytes, grounds.workers)
-    kind, resolved = resolve(kind or spec_kind, params, rows, settings.dimension, metric, settings.recall, budget)
+    s = settings
+    kind, resolved = resolve(kind or spec_kind, params, rows, s.dimension, metric, s.recall, budget, s.dtype)
     return None if kind == "flat" else (kind, resolved)
 
 
 def wanted_to_grow(settings: Settings, state: State, rows: int, grounds: Grounds, have: IndexRow) -> Spec | None:
     """As `wanted`, where an index may be extended to so many rows: `auto` stays with the family that is there as long
-    as it serves. None: there is nothing to go on with. Raises TooLittleMemory."""
-    if is_outdated(settings, state, have, rows, grounds) or wanted(settings, rows, grounds) is None:
+    as it serves. None: there is nothing to go on with."""
+    try:
+        if is_outdated(settings, state, have, rows, grounds) or wanted(settings, rows, grounds) is None:
+            return None
+        return wanted(settings, rows, grounds, have.kind if settings.index_spec["kind"] == "auto" else None)
+    except TooLittleMemory:
         return None
-    kind = have.kind if settings.index_spec["kind"] == "auto" else None
-    return wanted(settings, rows, grounds, kind)
 
 
 def is_outdated(settings: Settings, state: State, have: IndexRow, rows: int, grounds: Grounds) -> bool:
@@ -219,7 +222,8 @@ def optimising_merge(
         return ()
     largest = max(segments, key=lambda s: s.rows)
     others = sum(s.rows for s in segments) - largest.rows
-    cheap = total <= OPTIMISE_BYTES and all(s.index is None for s in segments)
+    # With rows added to it, what was rejected would be tried again.
+    cheap = total <= OPTIMISE_BYTES and all(s.index is None and s.rejected is None for s in segments)
     if (cheap or others > OPTIMISE_SHARE * largest.rows) and may(segments):
         return tuple(segments)
     return ()
