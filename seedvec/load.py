@@ -51,14 +51,22 @@ class Load:
         self._connections: list[_Connection] = []
         secure = parts.scheme == "https"
         context = ssl.create_default_context() if secure else None
-        for _ in range(clients):
-            opened = socket.create_connection((self._host, parts.port or (443 if secure else 80)), SILENT_S)
-            opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if context is not None:
-                opened = context.wrap_socket(opened, server_hostname=self._host)
-            connection = _Connection(opened)
-            self._connections.append(connection)
-            self._selector.register(opened, selectors.EVENT_READ, connection)
+        address = (self._host, parts.port or (443 if secure else 80))
+        try:
+            for _ in range(clients):
+                self._open(address, context)
+        except BaseException:
+            self.__exit__()
+            raise
+
+    def _open(self, address: tuple[str, int], context: ssl.SSLContext | None) -> None:
+        opened = socket.create_connection(address, SILENT_S)
+        opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if context is not None:
+            opened = context.wrap_socket(opened, server_hostname=self._host)
+        connection = _Connection(opened)
+        self._connections.append(connection)
+        self._selector.register(opened, selectors.EVENT_READ, connection)
 
     def __enter__(self) -> "Load":
         return self
