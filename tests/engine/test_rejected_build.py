@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 
 from app.engine.describe import describe
 from app.engine.policy import Grounds
+from index import checking
 from storage.catalogue import IndexRow
 from tests.engine.rig import MANY, Rig
 
-DIMENSION, ROWS = 4, 17_000
+DIMENSION, ROWS, FEW = 4, 17_000, 1200
 FAR = 300.0
 GROUNDS = Grounds(256, MANY**2, 1)
 
@@ -74,47 +75,71 @@ def test_a_rejected_build_is_said_and_not_tried_again(blurred: Blurred, caplog: 
     assert all(row.rejected is None for row in blurred.segments())
 
 
-def test_the_index_from_before_serves_on(blurred: Blurred, caplog: pytest.LogCaptureFixture) -> None:
-    blurred.write(lambda turn: turn.set_index_spec({"kind": "hnsw", "params": {}}))
-    blurred.upsert_directly(list(range(ROWS)))
-    blurred.merge()
-    before = served(blurred)
-    assert before[0][1] is not None
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[Blurred]:
+    """With an index that is good enough."""
+    made = Blurred(tmp_path / "data", dimension=DIMENSION, index="ivf", index_min_rows=256, durable=False)
+    made.even = True
+    made.upsert_directly(list(range(FEW)))
+    made.merge()
+    assert index_of(made)["state"] == "ready"
+    yield made
+    made.close()
 
-    blurred.write(lambda turn: turn.set_index_spec({"kind": "ivf", "params": {}}))
-    blurred.merge()
-    assert attempts(caplog) == 1 and served(blurred) == before
-    index = index_of(blurred)
-    assert index["state"] == "failed" and index["kind"] == "hnsw"
+
+@pytest.fixture
+def strict(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From here on nothing is good enough."""
+    monkeypatch.setattr(checking, "LEAST", 1.01)
+
+
+@pytest.mark.usefixtures("strict")
+def test_the_index_from_before_serves_on(rig: Blurred, caplog: pytest.LogCaptureFixture) -> None:
+    before = served(rig)
+    rig.write(lambda turn: turn.set_index_spec({"kind": "hnsw", "params": {}}))
+    rig.merge()
+    assert attempts(caplog) == 1 and served(rig) == before
+    index = index_of(rig)
+    assert index["state"] == "failed" and index["kind"] == "ivf"
     assert "the index from before serves on" in str(index["reason"])
-    blurred.assert_sound()
+    rig.assert_sound()
 
 
-def test_a_merge_whose_index_is_rejected_leaves_its_inputs(blurred: Blurred, caplog: pytest.LogCaptureFixture) -> None:
-    """What was fast must not turn slow: the even part keeps its index."""
-    blurred.even = True
-    blurred.upsert_directly(list(range(ROWS)))
-    blurred.merge()
-    indexed = served(blurred)[0][1]
-    assert indexed is not None
-
-    blurred.even = False
-    blurred.upsert_directly(list(range(ROWS, 2 * ROWS - 100)))
-    blurred.merge()
-    assert (ROWS, indexed) in served(blurred)
-    assert (ROWS - 100, None) in served(blurred)
+@pytest.mark.usefixtures("strict")
+def test_a_merge_whose_index_is_rejected_leaves_its_inputs(rig: Blurred, caplog: pytest.LogCaptureFixture) -> None:
+    """What was fast must not turn slow."""
+    (_, indexed), *_ = served(rig)
+    rig.upsert_directly(list(range(FEW, 2 * FEW - 100)))
+    rig.merge()
+    assert served(rig) == [(FEW - 100, None), (FEW, indexed)]
     tried = attempts(caplog)
-    index = index_of(blurred)
+    assert tried == 2, "the merge, and the index of what came by itself"
+    index = index_of(rig)
     assert index["state"] == "failed" and "its segments serve as they are" in str(index["reason"])
+    assert rig.files() == sorted(name for row in rig.segments() for name in row.files), "nothing is left of it"
 
-    for step in range(4):  # what comes later is brought together all the same
-        first = 3 * ROWS + 30 * step
-        blurred.upsert_directly(list(range(first, first + 30)))
-        blurred.merge()
+    for step in range(5):  # what comes later is brought together all the same
+        first = 3 * FEW + 15 * step
+        rig.upsert_directly(list(range(first, first + 15)))
+        rig.merge()
     assert attempts(caplog) == tried
-    assert (ROWS, indexed) in served(blurred) and len(blurred.segments()) <= 4
-    assert blurred.worker().view().state.live == len(blurred.model)
-    blurred.assert_sound()
+    assert (FEW, indexed) in served(rig) and len(rig.segments()) <= 4
+    rig.assert_seen(rig.worker())
+    rig.assert_sound()
+
+
+def test_what_was_rejected_is_tried_again_where_it_is_merged(rig: Blurred, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(checking, "LEAST", 1.01)
+        rig.write(lambda turn: turn.set_index_spec({"kind": "ivf", "params": {"nlist": 4}}))
+        rig.merge()
+    assert index_of(rig)["state"] == "failed"
+    rig.merge()
+    assert index_of(rig)["state"] == "failed"
+    rig.upsert_directly(list(range(FEW, FEW + FEW // 2)))
+    rig.merge()
+    assert index_of(rig)["state"] == "ready"
+    assert [(s.rows, s.rejected) for s in rig.segments()] == [(FEW + FEW // 2, None)]
 
 
 @pytest.fixture(autouse=True)
