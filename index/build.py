@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from index import hnsw_build, ivf_build, persist, source
+from index import hnsw_build, ivf_build, persist
 from index.approximate import Approximate
 from index.contract import Metric, Rejected, Vectors
 from index.exact import exact_cost_us
@@ -152,7 +152,7 @@ def build(
     else:
         made = _anew(vectors, kind, params, queries, progress)
     try:
-        persist.write(made.index, path, skip_storage=kind == "hnsw" and not source.needs_copy(vectors))
+        persist.write(made.index, path)
         progress(1.0)
     except BaseException:
         path.unlink(missing_ok=True)

@@ -1,6 +1,4 @@
-"""HNSW: a graph over the segment's own mapped bytes. No second copy of the vectors, but under cosine and dot where
-they are not of norm 1: then the file holds a float16 copy of what the graph compares (`source.compared`).
-"""
+"""HNSW: a graph over the segment's own mapped bytes or a copy of them (`compared`), re-ranked from the segment."""
 
 import math
 from functools import partial
@@ -13,6 +11,7 @@ from numpy.typing import NDArray
 from index import links, mapped, source, threads
 from index.approximate import Approximate, Measured, spare
 from index.calibration import Calibration
+from index.compared import Compared
 from index.contract import Alive, IndexFileError, Plan, Vectors
 from index.distance import distances
 from index.exact import Exact
@@ -52,27 +51,28 @@ class Hnsw(Approximate):
     defaults: ClassVar[dict[str, int]] = {"ef_search": 64}
 
     def __init__(
-        self, vectors: Vectors, graph: Any, calibration: Calibration | None, labels: NDArray[np.int64] | None = None
+        self, compared: Compared, graph: Any, calibration: Calibration | None, labels: NDArray[np.int64] | None = None
     ) -> None:
-        super().__init__(vectors, calibration, labels)
+        super().__init__(compared.vectors, calibration, labels)
         self._graph = graph
-        self._copies = source.needs_copy(vectors)
+        self._compared = compared
         self._cached: dict[int, Any] = {}
         self.links = links.of(graph.hnsw)
         self._walk = Walk(self.links)
-        self._storage = faiss.downcast_index(graph.storage)
+        vectors = compared.vectors
+        self._stored: Any = None
+        if vectors.rows.dtype == np.float32 and (vectors.metric != "cosine" or source.are_unit(vectors)):
+            by_l2 = vectors.metric == "l2"
+            self._stored = mapped.view(vectors.rows, faiss.METRIC_L2 if by_l2 else faiss.METRIC_INNER_PRODUCT)
 
     def propose(self, queries: NDArray[np.float32], m: int, params: dict[str, int]) -> NDArray[np.int64]:
         ef = max(params["ef_search"], m)
-        slots: NDArray[np.int64] = self._graph.search(self._compared(queries), m, params=self._with_ef(ef))[1]
+        slots: NDArray[np.int64] = self._graph.search(self._compared.queries(queries), m, params=self._with_ef(ef))[1]
         return slots
 
     def _with_ef(self, ef: int) -> Any:
         # Making the parameters costs as much as the call itself (4 µs).
         return self._cached.get(ef) or self._cached.setdefault(ef, faiss.SearchParametersHNSW(efSearch=ef))
-
-    def _compared(self, queries: NDArray[np.float32]) -> NDArray[np.float32]:
-        return source.compared_queries(queries, self._graph.d) if self._copies else queries
 
     def among(
         self, queries: NDArray[np.float32], k: int, m: int, params: dict[str, int], alive: Alive
@@ -101,7 +101,7 @@ class Hnsw(Approximate):
         """The m nearest matching of the ef nearest, (q, m), -1 where there are fewer; and the place of the k-th match
         among all, (q,), reckoned from those there are where they are fewer."""
         wide = max(ef, m)
-        slots = self._graph.search(self._compared(queries), wide, params=self._with_ef(wide))[1]
+        slots = self._graph.search(self._compared.queries(queries), wide, params=self._with_ef(wide))[1]
         matching = (slots >= 0) & alive.mask[slots]
         before = np.cumsum(matching, axis=1)
         place = np.argmax(before >= k, axis=1) + 1.0
@@ -132,11 +132,11 @@ class Hnsw(Approximate):
         return _Sample(rows, Exact(Vectors(self.vectors.rows[rows], self.vectors.norms[rows], self.vectors.metric)))
 
     def _near(self, query: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """How near rows (m,) are to a query (d,), as the graph compares them or by the contract; smaller nearer."""
-        if not isinstance(self._storage, faiss.IndexFlat):
+        """How near rows (m,) are to a query (d,), by Faiss where it can compare them as they are stored."""
+        if self._stored is None:
             return distances(self.vectors.metric, query, self.vectors.rows[rows])
         near = np.empty(len(rows), np.float32)
-        self._storage.compute_distance_subset(
+        self._stored.compute_distance_subset(
             1, faiss.swig_ptr(query), len(rows), faiss.swig_ptr(near), faiss.swig_ptr(rows)
         )
         return near if self.vectors.metric == "l2" else np.negative(near, out=near)
@@ -162,22 +162,18 @@ def _wanted(plain: int, k: int, place: Any) -> Any:
     return plain + max(WIDENING * plain / k, WIDENING_LEAST) * (place - k)
 
 
-def shape(vectors: Vectors) -> tuple[int, int]:
-    """Dimension and Faiss metric of what the graph compares."""
-    euclidean = vectors.metric == "l2" or (vectors.metric == "dot" and source.needs_copy(vectors))
-    return source.compared_width(vectors), faiss.METRIC_L2 if euclidean else faiss.METRIC_INNER_PRODUCT
-
-
 def opened(graph: Any, vectors: Vectors, calibration: Calibration | None) -> Hnsw:
     """From what was read to what searches. Raises IndexFileError where it does not belong to these vectors."""
     n = len(vectors.rows)
-    d, metric = shape(vectors)
-    if not isinstance(graph, faiss.IndexHNSW) or graph.d != d or graph.ntotal != n:
-        raise IndexFileError(f"not a graph over {n} × {d}")
+    if not isinstance(graph, faiss.IndexHNSW) or graph.ntotal != n:
+        raise IndexFileError(f"not a graph over {n} vectors")
+    compared = Compared(vectors, copied=graph.storage is not None)
+    if graph.d != compared.width:
+        raise IndexFileError(f"a graph over vectors of {graph.d} numbers, where they have {compared.width}")
     hnsw = graph.hnsw
     offsets = faiss.vector_to_array(hnsw.offsets)
     if (
-        graph.metric_type != metric
+        graph.metric_type not in compared.metrics
         or hnsw.levels.size() != n
         or len(offsets) != n + 1
         or int(offsets[-1]) != hnsw.neighbors.size()
@@ -185,12 +181,14 @@ def opened(graph: Any, vectors: Vectors, calibration: Calibration | None) -> Hns
     ):
         raise IndexFileError("the graph's parts do not fit together")
     if graph.storage is None:
-        if source.needs_copy(vectors):
+        if vectors.metric != "l2" and not source.are_unit(vectors):
             raise IndexFileError("the graph lacks the vectors it compares")
-        storage = mapped.view(vectors.rows, metric)
+        storage = mapped.view(vectors.rows, graph.metric_type)
         graph.own_fields = False
         graph.storage = storage
         graph.referenced_objects = [storage]
     elif graph.storage.ntotal != n:
         raise IndexFileError("the graph's own vectors are not as many as its nodes")
-    return Hnsw(vectors, graph, calibration)
+    elif not compared.is_copied_in(graph.storage):
+        raise IndexFileError("the graph's own vectors are not those of the segment")
+    return Hnsw(compared, graph, calibration)

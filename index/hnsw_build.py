@@ -17,17 +17,16 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from index import links, source, threads
+from index import links, threads
 from index.approximate import Approximate
+from index.compared import chosen
 from index.contract import Vectors
-from index.hnsw import Hnsw, shape
+from index.hnsw import Hnsw
 from index.making import CannotExtend, Made, made, queries_among
 from index.pacing import Phases, Progress, pieces, slowing
 
 LOST_TOO_MUCH = 0.5
 """A node that lost a larger share of its neighbours is linked anew, like a new row."""
-BRIDGED_ELEMENTS = 1 << 23
-"""Numbers of the vectors compared at once to bridge what was lost: 32 MiB on either side."""
 COPIED_BYTES = 16 << 20
 
 
@@ -35,8 +34,8 @@ class _Making:
     """Satisfies `making.Making`."""
 
     def __init__(self, vectors: Vectors, params: dict[str, int]) -> None:
-        self._vectors = vectors
-        self._graph = _empty(vectors, params["m"])
+        self.compared = chosen(vectors)
+        self._graph = self.compared.empty(params["m"])
         self._graph.hnsw.efConstruction = params["ef_construction"]
         self._order = np.empty(0, np.int64)
         """The row of each slot."""
@@ -45,21 +44,22 @@ class _Making:
         threads.use(threads.batch_threads())
         told = slowing(progress, self._graph.ntotal, len(rows))
         for piece in pieces(len(rows), first=1000, largest=50_000):
-            self._graph.add(source.compared(self._vectors, rows[piece]))
+            self._graph.add(self.compared.rows(rows[piece]))
             told(piece.stop / len(rows))
         self._order = np.concatenate([self._order, rows])
 
     def opened(self) -> Hnsw:
-        return Hnsw(self._vectors, self._graph, None, self._order)
+        return Hnsw(self.compared, self._graph, None, self._order)
 
     def finished(self) -> Any:
         """Where the segment is the graph's storage, it loses its own."""
         slots = np.empty_like(self._order)
         slots[self._order] = np.arange(len(slots))
-        if source.needs_copy(self._vectors):
+        if self.compared.copied:
             self._graph.permute_entries(slots)
         else:
             faiss.downcast_index(self._graph.storage).codes.owned_data = faiss.UInt8Vector()  # gives the memory back
+            self._graph.storage = None
             self._graph.hnsw.permute_entries(faiss.swig_ptr(slots))
         return self._graph
 
@@ -78,7 +78,7 @@ class _Extending(_Making):
         storage = faiss.downcast_index(self._graph.storage)
         step = max(1, COPIED_BYTES // (4 * self._graph.d))
         for start in range(0, len(rows), step):
-            storage.add(source.compared(self._vectors, rows[start : start + step]))
+            storage.add(self.compared.rows(rows[start : start + step]))
             progress((start + step) / (len(rows) + step))
         self._graph.ntotal = storage.ntotal
         self._order = rows
@@ -97,7 +97,7 @@ class _Extending(_Making):
 
 
 def build(vectors: Vectors, params: dict[str, int], queries: NDArray[np.float32] | None, progress: Progress) -> Made:
-    """A graph whose slots are rows, and what it was measured at. What it compares is float32 once, or float16."""
+    """A graph whose slots are rows, and what it was measured at."""
     last = queries_among(vectors, queries)
     rows = np.setdiff1d(np.arange(len(vectors.rows)), last, assume_unique=True)
     phases = Phases(progress, _costs(vectors, params, len(rows), len(last), queries))
@@ -122,22 +122,20 @@ def extend(
     copying = len(rows) * (2e-5 if (rows < 0).any() else 3e-6)
     phases = Phases(progress, {"unlink": copying, "copy": len(rows) * 1e-6} | costs)
     making = _Extending(vectors, params, np.intersect1d(last, rows))
-    kept = _taken_over(making, vectors, old.links, rows, phases)
+    kept = _taken_over(making, old.links, rows, phases)
     missing = np.setdiff1d(np.arange(len(vectors.rows)), np.concatenate([kept, last]))
     return made(making, vectors, missing, last, queries, phases)
 
 
-def _taken_over(
-    making: _Extending, vectors: Vectors, old: links.Links, rows: NDArray[np.int64], phases: Phases
-) -> NDArray[np.int64]:
+def _taken_over(making: _Extending, old: links.Links, rows: NDArray[np.int64], phases: Phases) -> NDArray[np.int64]:
     """Rows whose nodes the new graph has from the old one."""
     dropped = rows < 0
     out = dropped | (links.share_lost(old, dropped) > LOST_TOO_MUCH) if dropped.any() else dropped
     if out.all():
         raise CannotExtend("nothing of the old graph stays")
-    width = source.compared_width(vectors)
     told = phases.part("unlink")
-    left = links.without(old, out, dropped, lambda nodes: source.compared(vectors, rows[nodes]), width, told)
+    compared = making.compared
+    left = links.without(old, out, dropped, lambda nodes: compared.rows(rows[nodes]), compared.width, told)
     making.take_over(left, int(np.argmax(left.levels)), rows[~out], phases.part("copy"))
     return rows[~out]
 
@@ -157,10 +155,3 @@ def _costs(
         "last": last * node,
         "check": 1000 * n * d * 2.5e-11,
     }
-
-
-def _empty(vectors: Vectors, m: int) -> Any:
-    d, metric = shape(vectors)
-    if vectors.rows.dtype == np.float16 or source.needs_copy(vectors):
-        return faiss.IndexHNSWSQ(d, faiss.ScalarQuantizer.QT_fp16, m, metric)
-    return faiss.IndexHNSWFlat(d, m, metric)

@@ -14,11 +14,11 @@ from index import mapped_lists
 from index.contract import IndexFileError
 
 
-def write(index: Any, path: Path, skip_storage: bool) -> None:
-    """Writes and syncs the file (not its folder). skip_storage: an HNSW graph without its vectors. Raises OSError."""
+def write(index: Any, path: Path) -> None:
+    """Writes and syncs the file (not its folder). An HNSW graph may have no storage. Raises OSError."""
     with open(path, "wb") as f:
         writer = faiss.PyCallbackIOWriter(f.write)
-        faiss.write_index(index, writer, faiss.IO_FLAG_SKIP_STORAGE if skip_storage else 0)
+        faiss.write_index(index, writer)
         del writer  # it holds back what it has buffered until it goes
         f.flush()
         os.fsync(f.fileno())

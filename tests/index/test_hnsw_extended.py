@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from index import hnsw_build, links, source
+from index import hnsw_build, links
 from index.build import Base, build
 from index.contract import Metric, Vectors
 from index.distance import distances
@@ -32,8 +32,6 @@ def extended(v: Vectors, old: Hnsw, rows: NDArray[np.int64], queries: NDArray[np
 
 def finished(v: Vectors, made: Made) -> Hnsw:
     """As it is opened from its file."""
-    if not source.needs_copy(v):
-        made.index.storage, made.index.own_fields = None, False
     check_links(made.index)
     return opened(made.index, v, made.calibration)
 
@@ -81,8 +79,9 @@ def grown(
     return out, names
 
 
+@pytest.mark.timeout(300)
 def test_ten_times_extended_is_as_good_as_built_anew() -> None:
-    """20,000 × 32, each time 5 % more and 1 % dropped; calibrated on rows now and then, for that takes longest."""
+    """20,000 × 32, each time 5 % more and 1 % dropped; calibrated on rows once, for that takes longest."""
     rng = np.random.default_rng(30)
     rows = clustered(20_000, 32, 31)
     queries, few = clustered(1000, 32, 32), clustered(100, 32, 33)
@@ -90,7 +89,7 @@ def test_ten_times_extended_is_as_good_as_built_anew() -> None:
     for step in range(10):
         new = clustered(len(rows) // 20, 32, 100 + step)
         rows, names = grown(rows, new, rng.random(len(rows)) < 0.01, rng)
-        index = extended(vectors(rows, "l2"), index, names, None if step in (2, 9) else few)
+        index = extended(vectors(rows, "l2"), index, names, None if step == 9 else few)
     fresh = anew(vectors(rows, "l2"), few)
     # One ef alone moves by more from one graph to another of the same rows in another order.
     efs = (16, 32, 64, 128)
