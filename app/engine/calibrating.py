@@ -8,7 +8,7 @@ without asking.
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -20,6 +20,7 @@ from app.engine.segments import load_index, open_one
 from index.approximate import Approximate
 from index.calibration import Calibration
 from index.contract import Cancelled
+from index.pacing import Progress, within
 from index.recalibration import FEWEST, Measured, distinct, recalibrated, shortfall
 from storage import catalogue, errors
 from storage.catalogue import IndexRow, SegmentRow, Settings, State
@@ -47,7 +48,8 @@ JOB: Final = "calibrate"
 """Kind of the catalogue's job row while given queries are calibrated on: only here it begins and ends."""
 MAX_ATTEMPTS: Final = 3
 REPORT_S: Final = 1.0
-Told = Callable[[float], None]
+CALIBRATION: Final = 0.7
+"""Of the work on given queries, in progress; the rest measures what came of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,33 +101,42 @@ class Calibrating:
         self._measure_s = measure_s
         self._version = -1
         self._look_at = 0.0
+        self._stamp: Any = ()
+        """Of the sample as it was when it was last thought about."""
         self._looked: dict[str, _Looked] = {}
         """By the index's file."""
 
     def step(self) -> bool:
         """Does one thing to one index, at most. False: nothing was due. Raises StorageError, OSError."""
         reader = self._c.reader
-        version, now = reader.data_version(), time.monotonic()
-        if version == self._version and now < self._look_at:
+        version = reader.data_version()
+        if version == self._version and not self._may_measure():
             return False
         with reader.reading():
             settings, state = catalogue.read_settings(reader), catalogue.read_state(reader)
             segments = catalogue.read_segments(reader)
         if state.dropped:
             return False
-        self._look_at = now + LOOK_S
         indexed = sorted((s for s in segments if s.index is not None), key=lambda s: -s.rows)
         try:
             did = self._on_given(settings, state, indexed) or self._on_sample(settings, indexed)
         except Cancelled as e:
             log.info("collection %s: calibration given up: %s", self._c.name, e)
             return False
-        except errors.Stale:
-            return True  # merged or built anew meanwhile
-        except FileNotFoundError:
-            return True  # the same, before it was opened
+        except (errors.Stale, FileNotFoundError):
+            return False  # merged or built anew meanwhile
         self._version = -1 if did else version
         return did
+
+    def _may_measure(self) -> bool:
+        """The sample has changed since it was last thought about, or measured, and that is long enough ago."""
+        now = time.monotonic()
+        if now < self._look_at:
+            return False
+        self._look_at = now + LOOK_S
+        present = stamp(self._c.folder)
+        waiting = any(looked.stamp != present and now >= looked.again_at for looked in self._looked.values())
+        return present != self._stamp or waiting
 
     # ---------------------------------------------------------------- queries that were given
 
@@ -148,8 +159,11 @@ class Calibrating:
             if attempt > MAX_ATTEMPTS:
                 raise RuntimeError(f"tried {MAX_ATTEMPTS} times, each ended the process (out of memory?)")
             told = self._reporter(state)
-            calibration = recalibrated(index, given.vectors, told)
-            found = shortfall(index.with_calibration(calibration), given.vectors, K, settings.recall, told)
+            calibration = recalibrated(index, given.vectors, within(told, 0.0, CALIBRATION))
+            found = shortfall(
+                *(index.with_calibration(calibration), given.vectors, K, settings.recall),
+                within(told, CALIBRATION, 1.0),
+            )
         except (Cancelled, errors.Dropped, errors.Stale):
             c.publisher.end_job()
             raise
@@ -181,24 +195,43 @@ class Calibrating:
     # ---------------------------------------------------------------- queries that were kept
 
     def _on_sample(self, settings: Settings, indexed: list[SegmentRow]) -> bool:
-        now, present = time.monotonic(), stamp(self._c.folder)
+        now = time.monotonic()
+        self._stamp = present = stamp(self._c.folder)
         files = {s.index.file for s in indexed if s.index is not None}
         self._looked = {file: looked for file, looked in self._looked.items() if file in files}
-        for row in indexed:
+        for row in indexed if present else ():
             assert row.index is not None
             looked = self._looked.get(row.index.file)
-            if looked is None or (looked.stamp != present and now >= looked.again_at):
-                return bool(present) and self._measure(settings, row, present)
+            due = looked is None or (looked.stamp != present and now >= looked.again_at)
+            if due and self._measured(settings, row, row.index.file, present):
+                return True
         return False
 
-    def _measure(self, settings: Settings, row: SegmentRow, present: Any) -> bool:
+    def _measured(self, settings: Settings, row: SegmentRow, file: str, present: Any) -> bool:
+        """False: there was nothing to be done, or it failed: then it is left alone for a while."""
+        begun = time.monotonic()
+        self._looked[file] = _Looked(present, begun)
+        try:
+            if not self._measure(settings, row):
+                return False
+        except (Cancelled, errors.StorageError, OSError):
+            del self._looked[file]
+            raise
+        except Exception as e:
+            log.error("collection %s: real queries cannot be measured: %s", self._c.name, e, exc_info=True)
+            self._looked[file] = _Looked(present, begun + PUBLISH_S)
+            return False
+        rest = max(self._measure_s, REST * (time.monotonic() - begun))
+        self._looked[file] = _Looked(present, time.monotonic() + rest)
+        return True
+
+    def _measure(self, settings: Settings, row: SegmentRow) -> bool:
         """The sample on one index; calibrates it anew where it falls short. False: there are too few queries."""
         assert row.index is not None
-        c, begun = self._c, time.monotonic()
+        c = self._c
         sample = distinct(read_sample(c.folder))
         index = self._open(row) if len(sample) >= FEWEST and _fits(sample, settings) else None
         if index is None:
-            self._looked[row.index.file] = _Looked(present, begun)
             return False
         told = self._stoppable()
         some = sample[: _affordable(row, settings)]
@@ -212,8 +245,6 @@ class Calibrating:
                 *(c.name, before.recall, settings.recall, len(sample), found.recall),
             )
         self._publish_measured(row.index, found, calibration)
-        took = time.monotonic() - begun
-        self._looked[row.index.file] = _Looked(present, time.monotonic() + max(self._measure_s, REST * took))
         return True
 
     def _publish_measured(self, index: IndexRow, found: Measured, calibration: Calibration | None) -> None:
@@ -235,7 +266,7 @@ class Calibrating:
     def _publish(self, index: IndexRow, meta: dict[str, Any]) -> None:
         self._c.publisher.recalibrate(index.seq, index.file, meta)
 
-    def _stoppable(self) -> Told:
+    def _stoppable(self) -> Progress:
         """Raises Cancelled where the server stops, Dropped where nobody wants to know any more."""
         last = time.monotonic()
 
@@ -250,7 +281,7 @@ class Calibrating:
 
         return told
 
-    def _reporter(self, state: State) -> Told:
+    def _reporter(self, state: State) -> Progress:
         """As `_stoppable`, and writes progress down; raises Cancelled where other queries were given meanwhile."""
         begun = last = time.monotonic()
 

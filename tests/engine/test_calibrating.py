@@ -321,6 +321,22 @@ def test_a_calibration_that_fails_is_given_up_in_the_end(rig: Rig, monkeypatch: 
     assert calibration(rig) == before and catalogue.read_job(rig.db) is None
 
 
+def test_a_measurement_that_fails_is_left_alone_for_a_while(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: Any) -> Measured:
+        raise MemoryError("no room")
+
+    work = calibrator(rig)
+    monkeypatch.setattr(calibrating, "shortfall", fails)
+    keep(rig, unlike_the_data(600, 7))
+    assert settle(work) == 0
+    monkeypatch.undo()
+    keep(rig, unlike_the_data(601, 7))
+    assert settle(work) == 0
+    now = time.monotonic
+    monkeypatch.setattr(time, "monotonic", lambda: now() + 3601.0)
+    assert settle(work) == 1 and calibration(rig).on == "queries"
+
+
 def test_a_calibration_that_kills_its_process_is_given_up_in_the_end(rig: Rig) -> None:
     give(rig, unlike_the_data(600, 7))
     for _ in range(3):  # each time the builder died of it
@@ -378,7 +394,7 @@ def test_an_index_that_was_replaced_meanwhile_is_left_alone(rig: Rig, monkeypatc
         return result
 
     monkeypatch.setattr(calibrating, "recalibrated", meanwhile)
-    assert work.step()
+    assert not work.step()
     monkeypatch.undo()
     assert calibration(rig).on == "data" and "measured" not in index_row(rig).meta
     keep(rig, unlike_the_data(600, 7))
