@@ -85,9 +85,10 @@ def falls_short(measured: Measured, recall: float) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Looked:
-    """When the sample was last measured on an index file, and may be again."""
+    """What the sample was last measured as on an index file, for which recall, and when it may be again."""
 
     stamp: Any
+    recall: float
     again_at: float
 
 
@@ -202,15 +203,17 @@ class Calibrating:
         for row in indexed if present else ():
             assert row.index is not None
             looked = self._looked.get(row.index.file)
-            due = looked is None or (looked.stamp != present and now >= looked.again_at)
-            if due and self._measured(settings, row, row.index.file, present):
+            if looked is not None and looked.recall == settings.recall:
+                if looked.stamp == present or now < looked.again_at:
+                    continue
+            if self._measured(settings, row, row.index.file, present):
                 return True
         return False
 
     def _measured(self, settings: Settings, row: SegmentRow, file: str, present: Any) -> bool:
         """False: there was nothing to be done, or it failed: then it is left alone for a while."""
         begun = time.monotonic()
-        self._looked[file] = _Looked(present, begun)
+        self._looked[file] = _Looked(present, settings.recall, begun)
         try:
             if not self._measure(settings, row):
                 return False
@@ -219,10 +222,10 @@ class Calibrating:
             raise
         except Exception as e:
             log.error("collection %s: real queries cannot be measured: %s", self._c.name, e, exc_info=True)
-            self._looked[file] = _Looked(present, begun + PUBLISH_S)
+            self._looked[file] = _Looked(present, settings.recall, begun + PUBLISH_S)
             return False
         rest = max(self._measure_s, REST * (time.monotonic() - begun))
-        self._looked[file] = _Looked(present, time.monotonic() + rest)
+        self._looked[file] = _Looked(present, settings.recall, time.monotonic() + rest)
         return True
 
     def _measure(self, settings: Settings, row: SegmentRow) -> bool:

@@ -212,6 +212,14 @@ def test_what_did_not_change_is_not_measured_again_nor_too_often(rig: Rig, monke
     assert settle(work) == 0, "measured though the sample had not changed"
 
 
+def test_another_promise_is_measured_at_once(rig: Rig) -> None:
+    work = calibrator(rig, measure_s=100.0)
+    keep(rig, like_the_data(600, 1))
+    assert settle(work) == 1
+    rig.write(lambda turn: turn.set_recall(0.97))
+    assert settle(work) == 1 and settle(work) == 0
+
+
 def test_a_measurement_that_says_the_same_is_not_published(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     work = calibrator(rig)
     keep(rig, like_the_data(600, 1))
