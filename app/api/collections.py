@@ -119,7 +119,8 @@ def _add_creating(routes: APIRouter, engine: Engine) -> None:
         collection: Name,
         body: Annotated[ChangeBody, Body(openapi_examples={"recall": {"value": examples.RECALL}})],
     ) -> Response:
-        """What can change without a rebuild: the recall that searches aim at."""
+        """The recall that searches aim at. The index is built anew only where no effort of it reaches that, and
+        another would have been chosen for it."""
         name = check_name(collection)
         await engine.set_recall(name, body.recall)
         return json_response(await engine.describe(name))
