@@ -28,8 +28,8 @@ MOST_OF_THEM = 0.95
 ASKED, AMONG, SAMPLE_ELEMENTS = 256, 4096, 1 << 22
 TRAINED_ON = 1 << 23
 """Numbers of the sample that says between what bounds the 8 bits lie."""
-SAME = 1e-9
-"""Of the median squared distance: nearer ones are the same vector, but for rounding."""
+SAME = 1e-13
+"""Of the sum of their squares: vectors that are nearer in squares are the same, but for rounding in float64."""
 
 
 class Compared:
@@ -134,10 +134,10 @@ def _fine_enough(copy: Compared) -> bool:
     moved = np.linalg.norm(some - copy.rounded(some), axis=1)
     centre = others.mean(axis=0, dtype=np.float64)
     a, b = some - centre, others - centre
-    squares = np.vecdot(a, a)[:, None] + np.vecdot(b, b) - 2 * a @ b.T
+    lengths = np.vecdot(a, a)[:, None] + np.vecdot(b, b)
+    squares = lengths - 2 * a @ b.T
     # Itself and copies of it are as near after rounding: the nearest other one counts.
-    same = squares <= SAME * np.median(squares)
-    apart = np.sqrt(np.where(same, np.inf, squares).min(axis=1))
+    apart = np.sqrt(np.where(squares <= SAME * lengths, np.inf, squares).min(axis=1))
     return bool(np.quantile(moved / apart, MOST_OF_THEM) <= FINE_ENOUGH)
 
 
