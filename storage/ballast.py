@@ -6,12 +6,12 @@ alone. The sealer fills it again (`restore`) once there is room for it twice. Wh
 without a server, or a ballast of 0 bytes) nothing is kept back and nothing refused.
 """
 
-import errno
 import os
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from storage.errors import FULL
 from storage.failpoints import declare, hit
 from storage.layout import DataFolder
 
@@ -66,7 +66,7 @@ class Ballast:
         except OSError as e:
             with suppress(OSError):
                 os.ftruncate(fd, 0)
-            if e.errno in (errno.ENOSPC, errno.EDQUOT):
+            if e.errno in FULL:
                 return False
             raise
         finally:

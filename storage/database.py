@@ -11,7 +11,6 @@ never come back, and their pages are dirty again. Until that has succeeded nothi
 At a start the log is all there is, and it comes from the page cache: `rewrite_log` brings it to the disk again.
 """
 
-import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -21,6 +20,7 @@ from typing import Any, Final
 import apsw
 
 from storage import errors, pages
+from storage.errors import FULL
 from storage.failpoints import declare, hit
 
 BUSY_TIMEOUT_MS = 10_000
@@ -36,7 +36,6 @@ REWRITE = declare("database.rewrite")
 REWRITE_FSYNC = declare("database.rewrite_fsync")
 CHECKPOINT = declare("database.checkpoint")
 TRUNCATE = declare("database.truncate")
-FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 FAILURES = (
     apsw.FullError,
     apsw.CorruptError,

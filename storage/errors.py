@@ -16,7 +16,12 @@ StorageError
 └── OutcomeUnknown     an fsync failed: the write may be there or not
 """
 
+import errno
 from collections.abc import Sequence
+from typing import Final
+
+FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+"""What the system says where there is no room: on the disk, or for this user."""
 
 
 class StorageError(Exception):

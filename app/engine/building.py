@@ -23,7 +23,7 @@ from storage.layout import SEGMENTS_NAME
 
 log = logging.getLogger(__name__)
 REPORT_S = 1.0
-DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EPERM})
+DISK_ERRORS = errors.FULL | {errno.EIO, errno.EROFS, errno.EPERM}
 DISK_RETRY_S = 10.0
 """After all attempts at a job, where it was the disk that failed."""
 COPY_SHARE = 0.05

@@ -5,7 +5,6 @@ is laid over the columns by whoever reads them; so columns of mixed moments are 
 older than that position. A row that died meanwhile has no metadata any more: it is dead for every reader too.
 """
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -51,10 +50,6 @@ class Deriving:
         self.log_pos = catalogue.read_state(db).log_pos
         """Patches up to there are in the columns."""
 
-    @property
-    def progress(self) -> float:
-        return self._done / len(self._keys)
-
     def step(self) -> bool:
         """Takes the next slice. False: all rows are in."""
         part = self._keys[self._done : self._done + SLICE_ROWS]
@@ -67,14 +62,11 @@ class Deriving:
         return self._builder.finish()
 
 
-def derive(
-    db: Database, keys: NDArray[np.int64], progress: Callable[[float], None] | None = None
-) -> tuple[Columns, int]:
+def derive(db: Database, keys: NDArray[np.int64]) -> tuple[Columns, int]:
     """The columns of rows with those keys, and the log position that they are true for."""
     work = Deriving(db, keys)
     while work.step():
-        if progress is not None:
-            progress(work.progress)
+        pass
     return work.finish(), work.log_pos
 
 

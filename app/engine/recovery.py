@@ -97,8 +97,6 @@ def _reason(folder: Path, name: str) -> str | None:
         _recover_collection(folder, name)
     except errors.Dropped:
         raise
-    except errors.Damaged as e:
-        return f"{e}; {ADVICE}"
     except (errors.StorageError, OSError) as e:
         return f"{e}; {ADVICE}"
     except Exception as e:

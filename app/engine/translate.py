@@ -1,6 +1,5 @@
 """Storage's errors in the engine's words. The only place that knows both trees."""
 
-import errno
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -49,7 +48,7 @@ def translated(name: str, id_at: Place = lambda i: f"ids[{i}]") -> Iterator[None
             log.error("%s: %s", name, e)
         raise errors.Unavailable("the disk reported an error: nothing was stored; reads go on where they can") from e
     except OSError as e:
-        if e.errno in (errno.ENOSPC, errno.EDQUOT):
+        if e.errno in below.FULL:
             raise errors.DiskFull(FULL) from e
         if TOLD.due():
             log.error("%s: %s", name, e)
