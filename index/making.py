@@ -21,7 +21,7 @@ PHASES = ("add", "truth", "sweep", "last", "check")
 """What `made` does, in its order: the names its `Phases` know, beside those of the kind's own before them."""
 
 
-PRODUCT_S, QUERY_S = 1.5e-10, 3e-4
+PRODUCT_S, QUERY_S = 1.8e-10, 3e-4
 """Of the exact search on one core, in batches: a multiplication, and a query besides."""
 SWEPT = 0.7
 """Share of a sweep that more cores than one make no shorter."""

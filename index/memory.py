@@ -21,8 +21,8 @@ ROW_BYTES = 9
 GROWN = 1.25
 """Lists that grow have room to spare, and codes lie in blocks of 32."""
 SMALL_THINGS = 1 << 20
-MEASURING = 200 << 20
-"""Whatever the index: for batches of queries and their candidates, and the exact answers."""
+MEASURING_MOST, MEASURING_LEAST, MEASURING_ROW = 350 << 20, 150 << 20, 200
+"""Whatever the index: what exact answers and batches of queries take, until their own bounds."""
 Spec = tuple[str, dict[str, int]]
 
 
@@ -92,7 +92,7 @@ def building_bytes(kind: str, params: dict[str, int], rows: int, dimension: int,
         links = LINK_BYTES * rows * (2 * params["m"] + 1)
         # A byte a number, as most data allow. Links, and then vectors, are copied once to be numbered by rows.
         compared = rows * dimension
-        return rows * NODE_BYTES + links + compared + max(links, compared, MEASURING)
+        return rows * NODE_BYTES + links + compared + max(links, compared, _measuring(rows))
     if kind != "ivf":
         return 0
     codes = round(GROWN * rows * ((params["pq_m"] + 1) // 2 + ID_BYTES))
@@ -101,4 +101,8 @@ def building_bytes(kind: str, params: dict[str, int], rows: int, dimension: int,
     sample = 4 * width * sample_rows(rows, params["nlist"], width)
     if metric == "cosine" or width != dimension or dtype != "float32":
         sample *= 2  # for a moment there are two of them
-    return numbers + max(sample, codes + MEASURING)
+    return numbers + max(sample, codes + _measuring(rows))
+
+
+def _measuring(rows: int) -> int:
+    return min(MEASURING_MOST, MEASURING_LEAST + MEASURING_ROW * rows)
