@@ -203,9 +203,9 @@ class Calibrating:
         for row in indexed if present else ():
             assert row.index is not None
             looked = self._looked.get(row.index.file)
-            if looked is not None and looked.recall == settings.recall:
-                if looked.stamp == present or now < looked.again_at:
-                    continue
+            known = looked is not None and looked.recall == settings.recall
+            if looked is not None and known and (looked.stamp == present or now < looked.again_at):
+                continue
             if self._measured(settings, row, row.index.file, present):
                 return True
         return False
