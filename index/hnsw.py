@@ -18,6 +18,7 @@ from index.exact import Exact
 from index.walking import Walk
 
 EF_SEARCH = (8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
+EF_APART = 1.4
 FULL_EF = (512, 4096)
 MAX_EF = 4096
 USUAL_K = 10
@@ -146,9 +147,9 @@ class Hnsw(Approximate):
         return plan.cost_us * float(_wanted(plain, USUAL_K, USUAL_K * passed)) / plain
 
     def families(self, k: int) -> list[list[dict[str, int]]]:
-        # So many are looked at in any case.
+        # So many are looked at in any case. The next is well above it: a step that finds no more would be the last.
         least = k + spare(k)
-        return [[{"ef_search": ef} for ef in [least, *(ef for ef in EF_SEARCH if ef > least)]]]
+        return [[{"ef_search": ef} for ef in [least, *(ef for ef in EF_SEARCH if ef > EF_APART * least)]]]
 
     def efforts(self, k: int) -> list[dict[str, int]]:
         return [{"ef_search": ef} for ef in FULL_EF]

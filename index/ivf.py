@@ -20,11 +20,13 @@ from index.halves import as_float32
 from index.probing import Lists, Near, Probing, as_near, nearest_rows
 
 NPROBE = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048)
+NPROBE_APART = 1.4
 RERANK = (1, 2, 4, 8, 16, 32, 64, 128)
 LEAST_CANDIDATES, MOST_CANDIDATES = 20, 8192
 """Re-ranked, at k that are calibrated for: codes of 4 bits tell too little apart for fewer, and more cost more than
 another index."""
-FULL_RERANK = (64, 1024)
+FULL_RERANK, FULL_SHARE = (64, 1024), 0.5
+"""At the greatest effort. Never all rows: an index that names them wrongly would pass."""
 MAX_CANDIDATES = 1 << 16
 FEW_MISSING = 0.9
 """With a larger share matching the search is first tried as if all did."""
@@ -103,12 +105,13 @@ class Ivf(Approximate):
 
     def families(self, k: int) -> list[list[dict[str, int]]]:
         m = k + spare(k)
-        probes = [p for p in NPROBE if p < self._codes.nlist] + [self._codes.nlist]
+        probes = [p for p in NPROBE if NPROBE_APART * p < self._codes.nlist] + [self._codes.nlist]
         depths = [r for r in RERANK if LEAST_CANDIDATES <= r * m <= MOST_CANDIDATES] or [1, 2, 4]
         return [[{"nprobe": p, "rerank": r} for p in probes] for r in depths]
 
     def efforts(self, k: int) -> list[dict[str, int]]:
-        return [{"nprobe": self._codes.nlist, "rerank": rerank} for rerank in FULL_RERANK]
+        most = max(1, int(FULL_SHARE * len(self.vectors.rows) / (k + spare(k))))
+        return [{"nprobe": self._codes.nlist, "rerank": min(rerank, most)} for rerank in FULL_RERANK]
 
     def among(
         self, queries: NDArray[np.float32], k: int, m: int, params: dict[str, int], alive: Alive

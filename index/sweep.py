@@ -4,6 +4,7 @@ import itertools
 import math
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
@@ -34,6 +35,8 @@ STEP = 1.3
 more than what was asked for."""
 THINNED = 1.08
 """A point is left out where one that costs at most so many times as much finds more."""
+ASKED_FOR, FARTHER, FARTHER_BY = 0.9925, 2, 1.5
+"""0.99 and its margin. Where the dearest point is certified for less, so many more are tried, each by so much."""
 CHOICE = 0.5
 """Share of the work that is choosing, in progress."""
 
@@ -65,13 +68,36 @@ def _front(index: Searching, group: Group, progress: Progress) -> Front:
     first = Group(group.k, group.queries[:choosing], group.kth[:choosing])
     rest = Group(group.k, group.queries[choosing:], group.kth[choosing:])
     chosen = between(thinned(_choose(index, first, within(progress, 0.0, CHOICE))))
-    costs = costs_us(index, rest, chosen, TIMED_AGAIN * TIMED[group.k], MIDDLE)
     certified = []
-    for i, (params, cost) in enumerate(zip(chosen, costs, strict=True)):
-        shares = shares_found(index, rest, params)
-        certified.append(Point(params, float(shares.mean()), lower_bound(shares), cost))
-        progress(CHOICE + (1 - CHOICE) * (i + 1) / len(chosen))
-    return Front(group.k, tuple(front(certified)), len(rest.queries))
+    for i, params in enumerate(chosen):
+        certified.append(_certified(index, rest, params))
+        progress(CHOICE + (1 - CHOICE) * (i + 1) / (len(chosen) + FARTHER))
+    certified += _farther(index, rest, certified)
+    costs = costs_us(index, rest, [p.params for p in certified], TIMED_AGAIN * TIMED[group.k], MIDDLE)
+    priced = [replace(point, cost_us=cost) for point, cost in zip(certified, costs, strict=True)]
+    progress(1.0)
+    return Front(group.k, tuple(front(priced)), len(rest.queries), group.reach)
+
+
+def _certified(index: Searching, group: Group, params: Params) -> Point:
+    shares = shares_found(index, group, params)
+    return Point(params, float(shares.mean()), lower_bound(shares), 0.0)
+
+
+def _farther(index: Searching, group: Group, certified: Sequence[Point]) -> list[Point]:
+    """Points beyond the dearest where that is certified for less than what may well be asked for: few queries choose,
+    and may all have been lucky."""
+    more: list[Point] = []
+    most = index.families(group.k)[-1][-1]
+    while certified and len(more) < FARTHER:
+        last = [*certified, *more][-1]
+        if last.lower >= ASKED_FOR:
+            break
+        params = {name: min(math.ceil(FARTHER_BY * n), most[name]) for name, n in last.params.items()}
+        if params == last.params:
+            break
+        more.append(_certified(index, group, params))
+    return more
 
 
 def _choose(index: Searching, group: Group, progress: Progress) -> list[Point]:
@@ -148,10 +174,13 @@ def shares_found(index: Searching, group: Group, params: Params) -> NDArray[np.f
 def costs_us(index: Searching, group: Group, each: Sequence[Params], queries: int, quantile: float) -> list[float]:
     """Of single queries on one thread with each of the settings, by its processor time: whoever else wants the
     processor is no cost of ours. But who shares its caches makes all dearer, for a while: so the settings take turns.
-    """
-    took = np.empty((len(group.queries[:queries]), len(each)))
-    for times, query in zip(took, group.queries[:queries], strict=True):
+    And each at another query, for what one setting has just looked at, the next would find in the cache."""
+    asked = group.queries[:queries]
+    took = np.empty((len(asked), len(each)))
+    apart = max(1, len(asked) // max(1, len(each)))
+    for turn, times in enumerate(took):
         for i, params in enumerate(each):
+            query = asked[(turn + i * apart) % len(asked)]
             start = time.thread_time()
             index.attempt(query[None], group.k, params)
             times[i] = time.thread_time() - start
