@@ -13,21 +13,24 @@ from app.engine.deriving import forget_patches, with_columns
 from app.engine.indexing import Order, order_anew, order_grown, write_index
 from app.engine.merging import Rows, live_rows, write_merged
 from app.engine.policy import Grounds, Job, Name
+from app.engine.reporting import Reporter
 from app.engine.segments import OpenSegment, open_one
 from app.engine.verifying import verify_present
 from index.contract import Cancelled, Rejected
 from index.memory import TooLittleMemory
 from storage import atomic, catalogue, errors
 from storage.catalogue import IndexRow, Rejection, SegmentRow, Settings, State
+from storage.documents import has_metadata
 from storage.layout import SEGMENTS_NAME
 
 log = logging.getLogger(__name__)
-REPORT_S = 1.0
 DISK_ERRORS = errors.FULL | {errno.EIO, errno.EROFS, errno.EPERM}
 DISK_RETRY_S = 10.0
 """After all attempts at a job, where it was the disk that failed."""
 COPY_SHARE = 0.05
-"""What merging is of a job that also builds an index."""
+"""What merging is of a job that also builds an index, until it is known how long that takes."""
+COLUMNS_S = 5e-6
+"""Of a row with metadata."""
 
 
 def is_the_disk(e: Exception) -> bool:
@@ -223,14 +226,13 @@ class Building:
         if job.makes_an_index:
             # Before anything is copied: it may not fit into the memory.
             order = order_grown(c.folder, settings, state, inputs, rows, self._grounds)
-        share = COPY_SHARE if order is not None else 1.0
-        report = self._reporter(state, order is not None)
-        output = write_merged(
-            c.folder, c.publisher.reserve_seq(), settings, inputs, rows, lambda done: report(done * share)
-        )
+        reporter = Reporter(c.publisher, state, self._stop, order is not None)
+        columns_s = COLUMNS_S * len(rows.keys) if has_metadata(c.reader) else 0.0
+        told = reporter.last(columns_s) if order is None else reporter.first(COPY_SHARE)
+        output = write_merged(c.folder, c.publisher.reserve_seq(), settings, inputs, rows, told)
         try:
             if order is not None:
-                index = self._write_index(output, order, state, lambda done: report(share + done * (1 - share)))
+                index = self._write_index(output, order, state, reporter.last(columns_s))
                 output = replace(output, index=index)
             # Last, so that little has been patched since.
             return with_columns(c.reader, c.folder, output, rows.keys)
@@ -241,7 +243,8 @@ class Building:
     def _build(self, segment: SegmentRow, settings: Settings, state: State) -> None:
         order = order_anew(settings, segment.rows, self._grounds)
         assert order is not None, "policy.due_builds asks for what is wanted"
-        index = self._write_index(segment, order, state, self._reporter(state, True))
+        told = Reporter(self._c.publisher, state, self._stop, makes_an_index=True).last()
+        index = self._write_index(segment, order, state, told)
         try:
             old = self._c.publisher.add_index(index)
         except BaseException as e:
@@ -260,25 +263,3 @@ class Building:
 
     def _unlink(self, names: Iterable[str | None]) -> None:
         atomic.remove_all([self._c.folder / SEGMENTS_NAME / name for name in names if name])
-
-    def _reporter(self, state: State, makes_an_index: bool) -> Callable[[float], None]:
-        """Writes progress down once a second; raises Cancelled where the job is no longer wanted."""
-        begun = last = time.monotonic()
-
-        def report(done: float) -> None:
-            nonlocal last
-            if self._stop:
-                raise Cancelled("the server stops")
-            now = time.monotonic()
-            if now - last < REPORT_S:
-                return
-            last = now
-            elapsed = now - begun
-            eta = elapsed * (1 - done) / done if done > 0 else None
-            present = self._c.publisher.progress(done, eta)
-            if makes_an_index and present.spec_seq != state.spec_seq:
-                raise Cancelled("another index is wanted")
-            if makes_an_index and policy.is_cancelled(present):
-                raise Cancelled("cancelled")
-
-        return report

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from app.engine import building
+from app.engine import reporting
 from app.engine.describe import build_is_due
 from app.engine.policy import Grounds
 from tests.engine.rig import MANY, Rig
@@ -15,7 +15,7 @@ GROUNDS = Grounds(256, MANY**2, 1)
 
 
 def test_it_ends_and_waits_for_another_wish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(building, "REPORT_S", 0.0)
+    monkeypatch.setattr(reporting, "REPORT_S", 0.0)
     rig = Rig(tmp_path / "data", index="hnsw", index_min_rows=256, durable=False)
     try:
         rig.upsert_directly(list(range(ROWS)))
@@ -51,7 +51,7 @@ def test_it_ends_and_waits_for_another_wish(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_a_merge_without_an_index_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(building, "REPORT_S", 0.0)
+    monkeypatch.setattr(reporting, "REPORT_S", 0.0)
     rig = Rig(tmp_path / "data", index="hnsw", durable=False)
     try:
         for first in (0, ROWS):
