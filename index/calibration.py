@@ -33,11 +33,13 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Front:
-    """points: cheapest first, recall rising. queries: how many certified them."""
+    """points: cheapest first, recall rising. queries: how many certified them. reach: how far their k-th neighbours lie
+    (`reach.py`), None where too few were asked, or by a version that did not look."""
 
     k: int
     points: tuple[Point, ...]
     queries: int
+    reach: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +53,15 @@ class Calibration:
         """The one measured at this very k."""
         return next((front for front in self.fronts if front.k == k), None)
 
+    def reach(self, k: int) -> tuple[int, float] | None:
+        """(k', how far the k'-th neighbours lie) for the largest k' up to k of which that is known."""
+        known = [(front.k, front.reach) for front in self.fronts if front.k <= k and front.reach is not None]
+        return known[-1] if known else None
+
     def to_json(self) -> dict[str, Any]:
         fronts = [
-            {"k": f.k, "queries": f.queries, "points": [_point_to_json(p) for p in f.points]} for f in self.fronts
+            {"k": f.k, "queries": f.queries, "reach": f.reach, "points": [_point_to_json(p) for p in f.points]}
+            for f in self.fronts
         ]
         return {"on": self.on, "fronts": fronts}
 
@@ -89,7 +97,8 @@ def _front_from_json(value: dict[str, Any]) -> Front:
         )
         for p in value["points"]
     )
-    return Front(int(value["k"]), points, int(value["queries"]))
+    reach = value.get("reach")
+    return Front(int(value["k"]), points, int(value["queries"]), None if reach is None else float(reach))
 
 
 def ks(rows: int) -> tuple[int, ...]:

@@ -15,6 +15,7 @@ from index.calibration import ks
 from index.contract import Vectors
 from index.exact import Exact
 from index.pacing import Progress
+from index.reach import reach
 
 MAX_QUERIES = 5000
 MIN_QUERIES = 1000
@@ -29,11 +30,13 @@ AT_ONCE = 256
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Queries for one k. queries: (q, d) float32; kth: (q,) float32, the distance of the true k-th nearest."""
+    """Queries for one k. queries: (q, d) float32; kth: (q,) float32, the distance of the true k-th nearest; reach: of
+    them all (`reach.py`)."""
 
     k: int
     queries: NDArray[np.float32]
     kth: NDArray[np.float32]
+    reach: float | None = None
 
 
 Groups = tuple[Group, ...]
@@ -74,7 +77,7 @@ def grouped(
     groups = []
     for k, end in wanted:
         kth = np.concatenate([near[:, k - 1] for (most, _), near in zip(parts, nearest, strict=True) if most >= k])
-        groups.append(Group(k, asked[:end], kth[:end]))
+        groups.append(Group(k, asked[:end], kth[:end], reach(vectors.metric, asked[:end], kth[:end])))
     return tuple(groups)
 
 

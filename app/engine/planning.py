@@ -24,7 +24,7 @@ class Step:
     """How one part is searched. part: its number in the view; None: the pending rows.
 
     given: by the client's params; expected_recall: None where it was not measured for this; calibrated_on: None where
-    it is exact."""
+    it is exact; reach: (k', how far the k'-th neighbours of queries lay that this was measured with), where known."""
 
     part: int | None
     index: Index
@@ -34,6 +34,7 @@ class Step:
     given: bool
     expected_recall: float | None
     calibrated_on: CalibratedOn | None
+    reach: tuple[int, float] | None
 
     @property
     def cost_us(self) -> float:
@@ -106,11 +107,13 @@ def _plan(view: View, k: int, recall: float, left: Matching, params: Params | No
 
 def _step(part: _Part, plan: Plan, k: int, left: Matching, *, given: bool) -> Step:
     if plan.exact:
-        return Step(part.number, part.exact, part.exact, plan, part.alive, given, 1.0, None)
+        return Step(part.number, part.exact, part.exact, plan, part.alive, given, 1.0, None, None)
     # Under a filter the calibration speaks of other rows than those that are asked for.
     as_measured = left.filter is None and part.live >= part.rows * (1 - MAX_DROPPED_SHARE)
     expected = plan.expected_recall if as_measured else None
-    return Step(part.number, part.index, part.exact, plan, part.alive, given, expected, part.index.options(k).on)
+    known = part.index.calibration if isinstance(part.index, Approximate) else None
+    reach, on = None if known is None else known.reach(k), part.index.options(k).on
+    return Step(part.number, part.index, part.exact, plan, part.alive, given, expected, on, reach)
 
 
 def _mean(recalls: Sequence[tuple[float | None, int]]) -> float | None:

@@ -11,7 +11,10 @@ from app.engine.planning import SearchPlan, Step
 from app.engine.types import CalibratedOn
 from app.engine.view import View
 from index.contract import Found
+from index.reach import beyond
 
+MAX_UNLIKE_SHARE = 0.01
+"""Of the queries of a request: with more of them farther off than what was calibrated on, no recall is claimed."""
 FEW_HITS = 50
 """Up to so many distances Python compares faster than NumPy (10: 0.5 µs instead of 3)."""
 
@@ -62,7 +65,22 @@ def run(view: View, search: SearchPlan, queries: NDArray[np.float32], k: int) ->
     answers = [_merge(view, found, query, k) for query in range(len(queries))]
     if exact:
         return Results(answers, tuple(took), True, 1.0, None)
-    return Results(answers, tuple(took), False, search.expected_recall, search.calibrated_on)
+    expected = search.expected_recall
+    if expected is not None and _are_unlike(search, found, queries):
+        expected = None
+    return Results(answers, tuple(took), False, expected, search.calibrated_on)
+
+
+def _are_unlike(search: SearchPlan, found: list[tuple[int | None, Found]], queries: NDArray[np.float32]) -> bool:
+    """Whether the queries lie farther off than nearly all those that recall was measured with, by what was found."""
+    for step, (_, hits) in zip(search.steps, found, strict=True):
+        if step.reach is None or hits.exact or hits.distances.shape[1] < step.reach[0]:
+            continue
+        place, within = step.reach
+        kth = hits.distances[:, place - 1]
+        if beyond(step.exact.vectors.metric, queries, kth, within) > MAX_UNLIKE_SHARE * len(queries):
+            return True
+    return False
 
 
 def _merge(view: View, found: list[tuple[int | None, Found]], query: int, k: int) -> Answer:

@@ -74,19 +74,19 @@ def test_what_is_asked_for_is_found(kind: str, recall: float, k: int, request: p
     answer = searched(request.getfixturevalue(kind), recall=recall, k=k, include="")
     found = recall_of(answer, k)
     assert found >= recall - BELOW
-    assert answer["expected_recall"] >= recall and abs(answer["expected_recall"] - found) < 2 * BELOW
+    assert recall <= answer["expected_recall"] <= found + 2 * BELOW
+    if k in (1, 10, 100):
+        assert answer["expected_recall"] >= found - 2 * BELOW, "measured at this very k, it is no guess"
     assert answer["calibrated_on"] == (None if answer["exact"] else "data")
 
 
-def test_less_is_asked_for_less_is_done(lists: Collection) -> None:
-    """Or the promise would be kept by doing too much for everybody."""
+def test_who_asks_for_less_gets_no_more(lists: Collection) -> None:
     some, most = (searched(lists, recall=recall, k=10, include="") for recall in (0.8, 0.99))
-    assert recall_of(some, 10) < 0.985 < recall_of(most, 10)
-    explained = [
-        lists.search(ASKED[0], recall=recall, explain=True)["explain"]["parts"][0]["params"]["nprobe"]
-        for recall in (0.8, 0.99)
+    assert recall_of(some, 10) <= recall_of(most, 10) >= 0.98
+    costs = [
+        lists.search(ASKED[0], recall=recall, explain=True)["explain"]["cost_us"] for recall in (0.8, 0.9, 0.99, 1)
     ]
-    assert explained[0] < explained[1]
+    assert costs == sorted(costs) and costs[0] < costs[-1]
 
 
 def test_recall_one_and_exact_are_the_same(lists: Collection) -> None:
