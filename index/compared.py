@@ -8,6 +8,7 @@ Copies are compared by Euclidean distance. By inner product a rounding error cou
 """
 
 import math
+from functools import cached_property
 from typing import Any
 
 import faiss
@@ -22,12 +23,13 @@ SIMD_WIDTH = 16
 """Faiss compares float16 with vector instructions only where the dimension is a multiple of this: 785 numbers took
 six times as long as 800."""
 COARSENESS = (faiss.ScalarQuantizer.QT_8bit, faiss.ScalarQuantizer.QT_fp16)
-FINE_ENOUGH = 0.02
-"""Rounding moves most vectors by less than this share of the way to the nearest other one of a sample."""
+FINE_ENOUGH = 0.08
+"""Rounding moves most vectors by less than this share of the way to the nearest other one of a sample. Measured on
+fashion-mnist, photo-sift and words: at 0.08 the 10 nearest were among the nearest 14 of what was rounded, at 0.16 all
+but 0.5 % of them."""
 MOST_OF_THEM = 0.95
 ASKED, AMONG, SAMPLE_ELEMENTS = 256, 4096, 1 << 22
-TRAINED_ON = 1 << 23
-"""Numbers of the sample that says between what bounds the 8 bits lie."""
+READ_BYTES = 16 << 20
 SAME = 1e-13
 """Of the sum of their squares: vectors that are nearer in squares are the same, but for rounding in float64."""
 
@@ -60,8 +62,18 @@ class Compared:
             return faiss.IndexHNSWFlat(self.width, m, self.metric)
         graph = faiss.IndexHNSWSQ(self.width, self._codes, m, self.metric)
         if not graph.is_trained:
-            graph.train(self.rows(_spread(len(self.vectors.rows), TRAINED_ON // self.width)))
+            graph.train(self._bounds)
         return graph
+
+    @cached_property
+    def _bounds(self) -> NDArray[np.float32]:
+        """The least and the greatest of each number, (2, width), of all rows: 8 bits know nothing beyond what they were
+        trained on, and under dot it is the longest vectors that are found. (Of a sample, fashion-mnist lost 0.15.)"""
+        step = max(1, READ_BYTES // (4 * self.width))
+        n = len(self.vectors.rows)
+        blocks = (self.rows(np.arange(start, min(n, start + step))) for start in range(0, n, step))
+        bounds = np.array([(block.min(axis=0), block.max(axis=0)) for block in blocks])
+        return np.stack([bounds[:, 0].min(axis=0), bounds[:, 1].max(axis=0)])
 
     def is_copied_in(self, storage: Any) -> bool:
         """Whether a few of its vectors are these, but for rounding: the widths of copies are no proof."""

@@ -111,3 +111,14 @@ def test_what_is_compared_has_the_same_order(metric: Metric) -> None:
         else:
             true = -(stored @ query) / (np.linalg.norm(stored, axis=1) if metric == "cosine" else 1)
         assert np.argsort(near)[:10].tolist() == np.argsort(true)[:10].tolist()
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_no_vector_lies_beyond_what_its_copy_can_say(metric: Metric) -> None:
+    """The longest ones, which are what is found under dot, are of no sample."""
+    rows = clustered(9000, 24, 67)
+    rows[[1234, 5678]] *= 1.5
+    copy = chosen(vectors(rows, metric))
+    exact = copy.rows(np.arange(9000))
+    step = np.ptp(exact, axis=0) / 255
+    assert (np.abs(copy.rounded(exact) - exact) <= 0.51 * step + 1e-6).all()
