@@ -69,6 +69,7 @@ COUNT: dict[str, Any] = {"filter": FILTER}
 SEARCH: dict[str, Any] = {"vector": [0.8, 0.2, 0], "k": 2}
 SEARCH_SEVERAL: dict[str, Any] = {"vectors": [[1, 0, 0], [0, 0, 1]], "k": 1, "exact": True, "include": []}
 SEARCH_FILTERED: dict[str, Any] = {"vector": [0.8, 0.2, 0], "filter": FILTER, "explain": True}
+SEARCH_RECALL: dict[str, Any] = {"vector": [0.8, 0.2, 0], "k": 2, "recall": 0.99}
 SEARCH_ID: dict[str, Any] = {"id": 1, "k": 2, "max_distance": 1.5}
 FOUND: dict[str, Any] = {
     "hits": [

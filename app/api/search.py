@@ -203,6 +203,7 @@ SEARCH = Operation(
     SearchBody,
     {
         "by vector": examples.SEARCH,
+        "with a recall": examples.SEARCH_RECALL,
         "several, exact": examples.SEARCH_SEVERAL,
         "by id": examples.SEARCH_ID,
         "filtered, explained": examples.SEARCH_FILTERED,
@@ -214,6 +215,11 @@ SEARCH = Operation(
     "product. `vectors` answers `results`, one entry a query; so does a two-dimensional `.npy` body, whose parameters "
     "stand in the query string. With a `filter`, the nearest of the items whose metadata matches: k of them where so "
     "many match. `explain` adds how they were found. `exact` in the answer means that the hits are the true nearest. "
+    "`recall` asks for a share of them, on average (default: the collection's); `exact` for all, whatever it costs; "
+    "`params` for the index's own search parameters: at most one of the three. `expected_recall` is what was measured "
+    "for this way of searching on queries like those of `calibrated_on`, the `data` or real `queries`; null where "
+    "nothing was: under a filter, for a large k, where more than 5 % were deleted since, and for queries that lie "
+    "farther from the data than those it was measured with. "
     "With `Accept: application/x-npz` the arrays `ids` (-1 where there are fewer) and `distances` (+inf).",
     tag="search",
 )
