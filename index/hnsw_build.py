@@ -22,12 +22,15 @@ from index.approximate import Approximate
 from index.compared import chosen
 from index.contract import Vectors
 from index.hnsw import Hnsw
-from index.making import CannotExtend, Made, made, queries_among
+from index.making import CannotExtend, Made, costs, made, queries_among
 from index.pacing import Phases, Progress, pieces, slowing
 
 LOST_TOO_MUCH = 0.5
 """A node that lost a larger share of its neighbours is linked anew, like a new row."""
 COPIED_BYTES = 16 << 20
+NODE_S, NUMBER_S, SWEEP_S = 8e-8, 1e-10, 1.9e-5
+"""Seconds on one core: a node looked at while one is linked, a number of it; a query of the sweep (it grows with the
+root of the rows). For progress alone."""
 
 
 class _Making:
@@ -118,9 +121,9 @@ def extend(
         raise CannotExtend("not a graph of the same width")
     last = queries_among(vectors, queries)
     new = np.setdiff1d(np.arange(len(vectors.rows)), rows)
-    costs = _costs(vectors, params, len(new), len(last), queries)
+    measuring = _costs(vectors, params, len(new), len(last), queries)
     copying = len(rows) * (2e-5 if (rows < 0).any() else 3e-6)
-    phases = Phases(progress, {"unlink": copying, "copy": len(rows) * 1e-6} | costs)
+    phases = Phases(progress, {"unlink": copying, "copy": len(rows) * 1e-6} | measuring)
     making = _Extending(vectors, params, np.intersect1d(last, rows))
     kept = _taken_over(making, old.links, rows, phases)
     missing = np.setdiff1d(np.arange(len(vectors.rows)), np.concatenate([kept, last]))
@@ -143,15 +146,9 @@ def _taken_over(making: _Extending, old: links.Links, rows: NDArray[np.int64], p
 def _costs(
     vectors: Vectors, params: dict[str, int], add: int, last: int, queries: NDArray[np.float32] | None
 ) -> dict[str, float]:
-    """Seconds on one core, about, of the phases of `made`."""
+    """Seconds that the phases of `made` take, about. add, last: rows that are added, and added last."""
     n, d = vectors.rows.shape
     asked = last if queries is None else len(queries)
-    breadth = params["ef_construction"] * math.sqrt(params["m"])
-    node = math.log(n) * (4e-8 + 5e-11 * d) * breadth
-    return {
-        "add": add * node,
-        "truth": asked * n * d * 2.5e-11,
-        "sweep": 4000 * (1e-3 + 2e-5 * d),
-        "last": last * node,
-        "check": 1000 * n * d * 2.5e-11,
-    }
+    node = math.log(n) * (NODE_S + NUMBER_S * d) * params["ef_construction"] * math.sqrt(params["m"])
+    sweep = SWEEP_S * asked * math.sqrt(n) * (1 + d / 512)
+    return costs(vectors, add * node, sweep, last * node, asked)
