@@ -1,6 +1,7 @@
 """From what was measured for a few k to what a search for any k can take."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Protocol
 
 from index.calibration import Calibration, Front, Point, front
@@ -31,8 +32,8 @@ def offered(index: Measured, calibration: Calibration | None, k: int) -> Options
     below = [f for f in calibration.fronts if f.k < k]
     above = [f for f in calibration.fronts if f.k > k]
     if above:
-        smaller = below[-1] if below else None
-        points = [_between(index, point, above[0], smaller, k) for point in above[0].points]
+        larger, smaller = above[0], below[-1] if below else None
+        points = _between(index, larger, smaller, k)
         return Options(tuple(front(points)), exact, calibration.on, measured=smaller is not None)
     largest = below[-1]
     factor = k / largest.k
@@ -40,20 +41,25 @@ def offered(index: Measured, calibration: Calibration | None, k: int) -> Options
     return Options(tuple(points), exact, calibration.on, measured=False)
 
 
-def _between(index: Measured, point: Point, larger: Front, smaller: Front | None, k: int) -> Point:
+def _between(index: Measured, larger: Front, smaller: Front | None, k: int) -> list[Point]:
     """Looking at as much finds the nearer ones no less often than the farther. As that is not proven, no less is looked
-    at than what the smaller k took to be as sure, and no more is promised than either found."""
-    params = index.same_effort(point.params, larger.k, k)
-    if smaller is None or not smaller.points:
-        return Point(params, point.recall, point.lower, point.cost_us)
-    other = next((p for p in smaller.points if p.lower >= point.lower), smaller.points[-1])
-    least = index.same_effort(other.params, smaller.k, k)
-    return Point(
-        {name: max(value, least[name]) for name, value in params.items()},
-        min(point.recall, other.recall),
-        min(point.lower, other.lower),
-        max(point.cost_us, other.cost_us),
-    )
+    at than what either k takes to be as sure, and no more is promised than either found."""
+    if smaller is None:
+        return [replace(p, params=index.same_effort(p.params, larger.k, k)) for p in larger.points]
+    out = []
+    for sure in sorted({p.lower for p in (*larger.points, *smaller.points)}):
+        far, near = _surely(larger, sure), _surely(smaller, sure)
+        if far is not None and near is not None:
+            params = index.same_effort(far.params, larger.k, k)
+            least = index.same_effort(near.params, smaller.k, k)
+            params = {name: max(value, least[name]) for name, value in params.items()}
+            lower, recall = min(far.lower, near.lower), min(far.recall, near.recall)
+            out.append(Point(params, recall, lower, max(far.cost_us, near.cost_us)))
+    return out
+
+
+def _surely(front: Front, lower: float) -> Point | None:
+    return next((p for p in front.points if p.lower >= lower), None)
 
 
 def given(options: Options, params: Params, defaults: Params) -> Plan:

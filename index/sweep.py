@@ -30,13 +30,14 @@ TIMED_AGAIN = 2
 MIDDLE, UNDISTURBED = 0.5, 0.25
 """Quantiles of what single queries took: what a price is; and what it is compared by while each is taken at another
 time, for disturbances only add."""
-STEP = 1.3
-"""Points that cost more than so many times the one before have others put between them: nobody is to pay for much
-more than what was asked for."""
+STEP, HALVED = 1.4, 2.0
+"""Points have others put between them where the second costs more than so many times the first, or misses so many
+times less: nobody is to pay for much more than what was asked for."""
 THINNED = 1.08
 """A point is left out where one that costs at most so many times as much finds more."""
-ASKED_FOR, FARTHER, FARTHER_BY = 0.9925, 2, 1.5
-"""0.99 and its margin. Where the dearest point is certified for less, so many more are tried, each by so much."""
+ASKED_FOR, FARTHER, FARTHER_BY = 0.9925, 5, 1.6
+"""0.99 and its margin. Where the dearest point is certified for less, so many more are tried, each by so much: else
+the exact search would have to answer. Beyond it points may lie far apart."""
 CHOICE = 0.5
 """Share of the work that is choosing, in progress."""
 
@@ -153,7 +154,7 @@ def between(points: Sequence[Point]) -> list[Params]:
     """Their settings, and others between two that lie far apart, every one of them once."""
     out: list[Params] = []
     for point, following in itertools.pairwise(points):
-        steps = math.ceil(math.log(following.cost_us / point.cost_us) / math.log(STEP))
+        steps = _steps(point, following)
         for step in range(steps):
             share = step / steps
             params = {
@@ -163,6 +164,14 @@ def between(points: Sequence[Point]) -> list[Params]:
             if params not in out:
                 out.append(params)
     return out + [p.params for p in points[-1:] if p.params not in out]
+
+
+def _steps(point: Point, following: Point) -> int:
+    if point.recall >= ASKED_FOR:
+        return 1
+    dearer = following.cost_us / point.cost_us
+    fewer_missing = (1 - point.recall) / max(1 - following.recall, 1 - ENOUGH)
+    return max(1, math.ceil(math.log(dearer, STEP)), math.floor(math.log(max(1.0, fewer_missing), HALVED)))
 
 
 def shares_found(index: Searching, group: Group, params: Params) -> NDArray[np.float64]:

@@ -132,6 +132,12 @@ class TestWhatIsCertified:
         points = [Point({"ef_search": 10}, 0.5, 0.0, 100.0), Point({"ef_search": 1000}, 0.9, 0.0, 100.0 * STEP**3.5)]
         assert [params["ef_search"] for params in between(points)] == [10, 32, 100, 316, 1000]
 
+    def test_as_many_between_as_less_is_missing(self) -> None:
+        points = [Point({"ef_search": 10}, 0.9, 0.0, 100.0), Point({"ef_search": 160}, 0.994, 0.0, 110.0)]
+        assert [params["ef_search"] for params in between(points)] == [10, 20, 40, 80, 160]
+        beyond = [Point({"ef_search": 10}, 0.994, 0.0, 100.0), Point({"ef_search": 160}, 0.999, 0.0, 900.0)]
+        assert [params["ef_search"] for params in between(beyond)] == [10, 160]
+
 
 class Dial:
     """Finds every neighbour with a chance that its setting gives, and costs as much as it finds."""

@@ -58,11 +58,18 @@ class TestOptions:
     def test_in_between_a_graph_looks_at_as_much_as_either(self, indexes: dict[str, Approximate]) -> None:
         options = indexes["hnsw"].options(30)
         assert options.measured
-        # The cheaper of the larger k is held against the first of the smaller that is as sure.
         assert options.points == (
+            # Though the smaller k's 20 would do for 0.89: as cheap, and surer.
             Point({"ef_search": 125}, 0.97, 0.96, 300.0),
             Point({"ef_search": 500}, 0.99, 0.985, 900.0),
         )
+
+    def test_in_between_no_more_is_looked_at_than_either_takes(self, indexes: dict[str, Approximate]) -> None:
+        """Where the least that the larger k can do is surer than what is asked for."""
+        smaller = Front(10, tuple(Point({"ef_search": ef}, 1 - 1 / ef, 1 - 1 / ef, ef) for ef in (20, 50, 1000)), 9)
+        larger = Front(100, (Point({"ef_search": 200}, 0.999, 0.999, 400.0),), 9)
+        options = indexes["hnsw"].with_calibration(Calibration((smaller, larger))).options(30)
+        assert [(p.params["ef_search"], p.lower) for p in options.points] == [(200, 0.98), (1000, 0.999)]
 
     def test_in_between_lists_re_rank_as_many(self, indexes: dict[str, Approximate]) -> None:
         (point,) = indexes["ivf"].options(30).points
