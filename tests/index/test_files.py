@@ -186,12 +186,12 @@ def test_private_memory_is_what_was_said(tmp_path: Path) -> None:
     """Measured in a fresh process, by the kernel's own count. (Clean pages are the file's, whoever maps it.)"""
     v = vectors(clustered(20_000, 32, 4), "l2")
     np.save(tmp_path / "rows.npy", v.rows)
+    np.save(tmp_path / "norms.npy", v.norms)
     program = """
 import json, re, sys
 from pathlib import Path
 import numpy as np
 from index.contract import Vectors
-from index.distance import norms
 from index.load import load
 from index.memory import private_bytes
 from index.truth import Groups, held_out
@@ -200,7 +200,7 @@ def private():
     text = Path("/proc/self/smaps_rollup").read_text()
     return 1024 * sum(int(n) for n in re.findall(r"Private_Dirty: +([0-9]+)", text))
 meta = json.loads((folder / "meta.json").read_text())
-v = Vectors(np.load(folder / "rows.npy", mmap_mode="r"), np.ones(20_000, np.float32), "l2")
+v = Vectors(np.load(folder / "rows.npy", mmap_mode="r"), np.load(folder / "norms.npy", mmap_mode="r"), "l2")
 before = private()
 index = load(folder / "index.faiss", meta, v)
 print(private() - before, private_bytes(meta))
