@@ -37,7 +37,7 @@ EXPECTED = {
     429: {"too-many-pending"},
     500: {"internal-error"},
     503: {"unavailable", "not-ready", "collection-closed", "outcome-unknown"},
-    507: {"disk-full"},
+    507: {"disk-full", "insufficient-memory"},
 }
 
 
