@@ -28,7 +28,7 @@ from index.pacing import Phases, Progress, pieces, slowing
 LOST_TOO_MUCH = 0.5
 """A node that lost a larger share of its neighbours is linked anew, like a new row."""
 COPIED_BYTES = 16 << 20
-NODE_S, NUMBER_S, SWEEP_S = 8e-8, 1e-10, 1.9e-5
+NODE_S, NUMBER_S, SWEEP_S = 8e-8, 1e-10, 1.5e-5
 """Seconds on one core: a node looked at while one is linked, a number of it; a query of the sweep (it grows with the
 root of the rows). For progress alone."""
 

@@ -23,6 +23,8 @@ PHASES = ("add", "truth", "sweep", "last", "check")
 
 PRODUCT_S, QUERY_S = 1.8e-10, 3e-4
 """Of the exact search on one core, in batches: a multiplication, and a query besides."""
+EFFORT_S = 6e-4
+"""Of one query at the greatest effort."""
 SWEPT = 0.7
 """Share of a sweep that more cores than one make no shorter."""
 
@@ -78,7 +80,7 @@ def costs(vectors: Vectors, add: float, sweep: float, last: float, asked: int) -
         "truth": asked * query / cores,
         "sweep": sweep * (SWEPT + (1 - SWEPT) / cores),
         "last": last / cores,
-        "check": CHECKED * query / cores,
+        "check": CHECKED * (query + EFFORT_S) / cores,
     }
 
 
