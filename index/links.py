@@ -157,8 +157,7 @@ class _Bridges:
         counts = np.count_nonzero(self._lost[around], axis=1)
         for rows in _parts(np.flatnonzero(counts), self._at_once):
             others = self._candidates(nodes[rows], around[rows], counts[rows], layer)
-            kept = np.where(self._names[around[rows]] >= 0, around[rows], -1)
-            owners, places = np.nonzero(self._chosen(nodes[rows], kept, others, counts[rows]))
+            owners, places = np.nonzero(self._chosen(nodes[rows], others, counts[rows]))
             rank = np.arange(len(owners)) - np.searchsorted(owners, owners)
             behind = np.count_nonzero(left[rows] >= 0, axis=1)[owners] + rank
             left[rows[owners], behind] = self._names[others[owners, places]]
@@ -182,26 +181,24 @@ class _Bridges:
         return out
 
     def _chosen(
-        self, nodes: NDArray[np.int64], kept: NDArray[np.int64], others: NDArray[np.int64], counts: NDArray[np.int64]
+        self, nodes: NDArray[np.int64], others: NDArray[np.int64], counts: NDArray[np.int64]
     ) -> NDArray[np.bool_]:
-        """Which of others (m, c) nodes (m,) with neighbours `kept` (m, w) are to be linked to, at most counts (m,):
-        by the rule by which Faiss links, the nearest first that no neighbour is nearer to than the node is."""
-        known, places = np.unique(np.column_stack([nodes, kept, others]), return_inverse=True)
+        """Which of others (m, c) nodes (m,) are to be linked to, at most counts (m,): the nearest first that none
+        chosen before is nearer to than the node is, as Faiss links. Neighbours that are still there have no say: where
+        they had, of 12,000 rows the tenth dropped cost 0.008 of recall at ef 16 instead of 0.003."""
+        known, places = np.unique(np.column_stack([nodes, others]), return_inverse=True)
         vectors = self._vectors(known)[places]
         squares = np.vecdot(vectors, vectors)
-        w = 1 + kept.shape[1]
-        # Of the others to all: nodes, kept, others.
-        apart = squares[:, w:, None] + squares[:, None, :] - 2 * (vectors[:, w:] @ vectors.transpose(0, 2, 1))
-        own = apart[:, :, 0]
-        open_ = (others >= 0) & ~((apart[:, :, 1:w] < own[:, :, None]) & (kept >= 0)[:, None, :]).any(axis=2)
-        chosen = np.zeros(open_.shape, bool)
+        products = vectors[:, 1:] @ vectors.transpose(0, 2, 1)
+        # Of the others to the node, and to each other.
+        apart = squares[:, 1:, None] + squares[:, None, :] - 2 * products
+        own, open_ = apart[:, :, 0], others >= 0
+        chosen = np.zeros(others.shape, bool)
         each, room = np.arange(len(nodes)), counts.copy()
         for place in np.argsort(np.where(open_, own, np.inf), axis=1).T:
             take = open_[each, place] & (room > 0)
-            if not take.any():
-                break
             chosen[each[take], place[take]] = True
             room -= take
-            nearer = apart[each, :, w + place] < own
-            open_ &= ~(nearer & take[:, None])
+            nearer = apart[each, :, 1 + place] < own
+            open_ = open_ & ~(nearer & take[:, None])
         return chosen
