@@ -20,7 +20,8 @@ ROW_BYTES = 9
 """A row's number, and a mark."""
 GROWN = 1.25
 """Lists that grow have room to spare, and codes lie in blocks of 32."""
-SMALL_THINGS = 1 << 20
+SMALL_THINGS = 512 << 10
+"""Of any open index."""
 MEASURING_MOST, MEASURING_LEAST, MEASURING_ROW = 350 << 20, 150 << 20, 200
 """Whatever the index: what exact answers and batches of queries take, until their own bounds."""
 Spec = tuple[str, dict[str, int]]
@@ -79,7 +80,7 @@ def serving_bytes(
     if kind == "hnsw":
         # Level and offset of each node are read into vectors; a search keeps a byte a node of where it was, and so
         # does a walk under a filter.
-        return workers * rows * (4 + 8 + 1 + 1)
+        return workers * (rows * (4 + 8 + 1 + 1) + SMALL_THINGS)
     if kind != "ivf":
         return 0
     # Codes and their ids are mapped (`mapped_lists`). Under a filter each row's list has to be known: two bytes.
