@@ -25,7 +25,11 @@ PASSIVE = {"OMP_WAIT_POLICY": "PASSIVE"}
 from running: building an index of 200,000 × 128 beside two busy processes took 75 s, and 9 s without spinning (16
 instead of 33 s beside a lighter load)."""
 
-ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+FEW_THREADS = {**PASSIVE, "OPENBLAS_NUM_THREADS": "1"}
+"""NumPy's own threads spin whatever is said to OpenMP: its matrix products over two threads took three times the
+processor time of one. Faiss brings a library of its own, which goes by OpenMP."""
+
+ONE_THREAD = {**FEW_THREADS, "OMP_NUM_THREADS": "1"}
 """Has to stand in the environment before Faiss or NumPy is imported. More searching threads than cores took the
 p99 from 0.07 ms to 17 … 23. The builder alone may use all cores: it is niced."""
 
@@ -61,7 +65,7 @@ class Kept:
             if self.role == "worker":
                 self._start_worker(dealer)
             else:
-                threads = PASSIVE | (ONE_THREAD if self.role == "sealer" else {})
+                threads = ONE_THREAD if self.role == "sealer" else FEW_THREADS
                 self.process = start_child(
                     f"app.{self.role}", self.data, keep=(self.lock,), environment={**self.environment, **threads}
                 )
@@ -79,7 +83,7 @@ class Kept:
                     self.name,
                     str(theirs.fileno()),
                     keep=(self.lock, theirs.fileno()),
-                    environment={**self.environment, **PASSIVE, **ONE_THREAD},
+                    environment={**self.environment, **ONE_THREAD},
                 )
             except OSError:
                 dealer.leave(self.channel)

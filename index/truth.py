@@ -3,16 +3,21 @@ the true k-th counts as found.
 
 At k = 1 and 10 Faiss' own `knn` is a sixth faster, at 100 and 1,000 three times slower: it keeps the k nearest of every
 block, where the exact search learns from a sample what need not be kept.
+
+Each thread takes queries of its own. NumPy's matrix product over two threads took three times the processor time of one
+on blocks as small as these: its threads wait for each other, spinning (app/keeping.py leaves it one).
 """
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from index import threads
 from index.calibration import ks
-from index.contract import Vectors
+from index.contract import Alive, Vectors
 from index.exact import Exact
 from index.pacing import Progress
 from index.reach import reach
@@ -96,17 +101,29 @@ def true_distances(
     progress: Progress,
 ) -> list[NDArray[np.float32]]:
     """For every part (k, queries (q, d)): how far the k nearest among `rows` (None: all) are, (q, k), ascending."""
-    exact = Exact(vectors)
+    exact, among = Exact(vectors), None if rows is None else _only(rows, len(vectors.rows))
+    out = [np.empty((len(queries), k), np.float32) for k, queries in parts]
+    pieces = [(i, slice(a, a + AT_ONCE)) for i, (_, q) in enumerate(parts) for a in range(0, len(q), AT_ONCE)]
     total, done = sum(len(queries) for _, queries in parts), 0
-    out = []
-    for k, queries in parts:
-        near = np.empty((len(queries), k), np.float32)
-        for start in range(0, len(queries), AT_ONCE):
-            some = slice(start, start + AT_ONCE)
-            asked = queries[some]
-            found = exact.search(asked, k) if rows is None else exact.search_rows(asked, k, rows)
-            near[some] = found.distances[:, :k]
-            done += len(asked)
-            progress(done / total)
-        out.append(near)
+
+    def look(piece: tuple[int, slice]) -> int:
+        number, some = piece
+        k, queries = parts[number]
+        out[number][some] = exact.search(queries[some], k, None, among).distances[:, :k]
+        return len(queries[some])
+
+    with ThreadPoolExecutor(threads.batch_threads(), "truth") as pool:
+        try:
+            for asked in pool.map(look, pieces):
+                done += asked
+                progress(done / total)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
     return out
+
+
+def _only(rows: NDArray[np.int64], n: int) -> Alive:
+    mask = np.zeros(n, bool)
+    mask[rows] = True
+    return Alive.of(mask)
