@@ -21,7 +21,7 @@ from index.probing import Lists, Near, Probing, as_near, nearest_rows
 
 NPROBE = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048)
 NPROBE_APART = 1.4
-RERANK = (1, 2, 4, 8, 16, 32, 64, 128)
+RERANK = (1, 4, 16, 64, 256)
 LEAST_CANDIDATES, MOST_CANDIDATES = 20, 8192
 """Re-ranked, at k that are calibrated for: codes of 4 bits tell too little apart for fewer, and more cost more than
 another index."""

@@ -21,7 +21,7 @@ ENOUGH = 0.9985
 FAMILY_FROM = 0.9
 USEFUL = 0.8
 """Who asks for less gets this."""
-CHOOSING = {1: 400, 10: 200, 100: 60, 1000: 20}
+CHOOSING = {1: 300, 10: 200, 100: 60, 1000: 20}
 """Queries that choose, for each k; all others certify. Choosing wants less certainty, looks at many more points, and
 asks each of them the same queries."""
 TIMED = {1: 16, 10: 16, 100: 12, 1000: 5}

@@ -98,7 +98,7 @@ class TestTruth:
 
     def test_hold_outs(self) -> None:
         assert len(held_out(300, 8)) == 30 and len(held_out(60_000, 8)) == 5000
-        assert 1900 < len(held_out(1_000_000, 128)) < 2000 and len(held_out(10_000_000, 128)) == 1000
+        assert 1100 < len(held_out(1_000_000, 128)) < 1200 and len(held_out(10_000_000, 128)) == 1000
         rows = held_out(5000, 8)
         assert np.array_equal(rows, np.unique(rows)) and 0.4 < (rows < 2500).mean() < 0.6
 
@@ -168,7 +168,7 @@ class TestCalibrate:
         assert [f.k for f in known.fronts] == [1, 10, 100] and known.on == "data"
         assert told == sorted(told) and 0.99 < told[-1] <= 1.0
         for f in known.fronts:
-            assert f.queries > 300
+            assert f.queries > 200
             for p in f.points:
                 assert abs(p.recall - p.params["permille"] / 1000) < 0.05 and 0 <= p.recall - p.lower < 0.03
             assert [p.cost_us for p in f.points] == sorted(p.cost_us for p in f.points)
