@@ -140,7 +140,8 @@ class TestWhatIsCertified:
 
 
 class Dial:
-    """Finds every neighbour with a chance that its setting gives, and costs as much as it finds."""
+    """Finds every neighbour with a chance that its setting gives, for a price that rises steeply with it: whatever else
+    the processor does, it is no other order."""
 
     def __init__(self, settings: Sequence[int]) -> None:
         self.asked: list[tuple[int, int, int]] = []
@@ -153,8 +154,8 @@ class Dial:
         self.asked.append((k, len(queries), params["permille"]))
         # Each query's first number says what chance is enough: so the same query is found by all that dial higher.
         lucky = np.modf(np.abs(queries[:, :1]) * 997 * np.arange(1, k + 1))[0] * 1000 < params["permille"]
-        busy = np.zeros(params["permille"])
-        for _ in range(len(busy) // 5):
+        busy = np.zeros(8)
+        for _ in range(round(2 ** (params["permille"] / 100))):
             busy += 1
         return np.sort(np.where(lucky, np.float32(0), np.float32(np.inf)), axis=1)
 
