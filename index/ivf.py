@@ -21,10 +21,11 @@ from index.probing import Lists, Near, Probing, as_near, nearest_rows
 
 NPROBE = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048)
 NPROBE_APART = 1.4
-RERANK = (1, 4, 16, 64, 256)
-LEAST_CANDIDATES, MOST_CANDIDATES = 20, 8192
-"""Re-ranked, at k that are calibrated for: codes of 4 bits tell too little apart for fewer, and more cost more than
-another index."""
+RERANK, RERANK_MANY, MANY = (4, 16, 64, 256), (1, 2, 4, 8, 16, 32), 100
+"""From k = MANY on re-ranking is most of the price: where it was chosen in steps of 4, a search for 100 out of a
+million cost half as much again."""
+MOST_CANDIDATES = 8192
+"""Re-ranked, at k that are calibrated for: more would cost more than another index."""
 FULL_RERANK, FULL_SHARE = (64, 1024), 0.5
 """At the greatest effort. Never all rows: an index that names them wrongly would pass."""
 MAX_CANDIDATES = 1 << 16
@@ -106,7 +107,7 @@ class Ivf(Approximate):
     def families(self, k: int) -> list[list[dict[str, int]]]:
         m = k + spare(k)
         probes = [p for p in NPROBE if NPROBE_APART * p < self._codes.nlist] + [self._codes.nlist]
-        depths = [r for r in RERANK if LEAST_CANDIDATES <= r * m <= MOST_CANDIDATES] or [1, 2, 4]
+        depths = [r for r in (RERANK if k < MANY else RERANK_MANY) if r * m <= MOST_CANDIDATES]
         return [[{"nprobe": p, "rerank": r} for p in probes] for r in depths]
 
     def efforts(self, k: int) -> list[dict[str, int]]:
