@@ -28,6 +28,12 @@ def _index(ids: Any = None, metric: int = faiss.METRIC_L2) -> Any:
     return index
 
 
+def _mapped(path: Path) -> Any:
+    index = mapped_lists.read(path)
+    assert index is not None
+    return index
+
+
 def _private_kib() -> int:
     text = Path("/proc/self/smaps_rollup").read_text()
     return int(re.findall(r"Anonymous: +(\d+)", text)[0])
@@ -38,7 +44,7 @@ def _private_kib() -> int:
 def test_answers_as_if_it_had_been_read(tmp_path: Path, nprobe: int, metric: int) -> None:
     index = _index(np.arange(N)[::-1].copy(), metric)
     faiss.write_index(index, str(tmp_path / "lists"))
-    mapped = mapped_lists.read(tmp_path / "lists")
+    mapped = _mapped(tmp_path / "lists")
     assert mapped.ntotal == N and mapped.invlists.compute_ntotal() == N
     for kept in (None, faiss.IDSelectorBitmap(np.packbits(np.arange(N) % 3 == 0, bitorder="little"))):
         params = faiss.SearchParametersIVF(nprobe=nprobe, sel=kept)
@@ -55,7 +61,7 @@ def test_the_codes_are_nobodys_own(tmp_path: Path) -> None:
     faiss.write_index(index, str(tmp_path / "lists"))
     del index
     before = _private_kib()
-    mapped = mapped_lists.read(tmp_path / "lists")
+    mapped = _mapped(tmp_path / "lists")
     mapped.nprobe = NLIST
     mapped.search(QUERIES, 10)
     assert (tmp_path / "lists").stat().st_size > 15_000_000
@@ -65,7 +71,7 @@ def test_the_codes_are_nobodys_own(tmp_path: Path) -> None:
 def test_goes_on_when_the_file_is_unlinked(tmp_path: Path) -> None:
     index = _index(np.arange(N))
     faiss.write_index(index, str(tmp_path / "lists"))
-    mapped = mapped_lists.read(tmp_path / "lists")
+    mapped = _mapped(tmp_path / "lists")
     (tmp_path / "lists").unlink()
     np.testing.assert_array_equal(index.search(QUERIES, 5)[1], mapped.search(QUERIES, 5)[1])
 
@@ -74,7 +80,7 @@ def test_empty_lists_and_none_at_all(tmp_path: Path) -> None:
     for ids in (np.arange(3), None):
         index = _index(ids)
         faiss.write_index(index, str(tmp_path / "lists"))
-        mapped = mapped_lists.read(tmp_path / "lists")
+        mapped = _mapped(tmp_path / "lists")
         np.testing.assert_array_equal(index.search(QUERIES, 5)[1], mapped.search(QUERIES, 5)[1])
 
 
@@ -85,7 +91,7 @@ def test_four_letters_in_a_centroid_are_no_lists(tmp_path: Path) -> None:
     faiss.copy_array_to_vector(centroids.view(np.uint8), faiss.downcast_index(index.quantizer).codes)
     faiss.write_index(index, str(tmp_path / "lists"))
     assert (tmp_path / "lists").read_bytes().count(mapped_lists.FOURCC) == 2
-    mapped = mapped_lists.read(tmp_path / "lists")
+    mapped = _mapped(tmp_path / "lists")
     np.testing.assert_array_equal(index.search(QUERIES, 5)[1], mapped.search(QUERIES, 5)[1])
 
 
