@@ -40,6 +40,7 @@ Rows = Iterator[dict[str, Any]]
 PARTS = ("requests", "grown", "unlike", "builds", "speed", "families")
 GRAPH_ROWS = 200_000
 """Of a larger file as many are taken where a graph is built under cosine or dot: a million take ten minutes."""
+FAMILY_ROWS = (20_000, 60_000, 200_000, 1_000_000)
 UNLIKE_ROWS = 200_000
 TENTHS_OF = 0.5
 """Share of the rows that a collection begins with which then grows by tenths."""
@@ -123,10 +124,11 @@ class Run:
 
     def families(self) -> Rows:
         for data in self.sets:
-            sizes = [n for n in (20_000, 60_000, 200_000, 1_000_000) if n <= len(data.train)]
+            sizes = [n for n in FAMILY_ROWS if n <= len(data.train)]
             for rows in sizes or [len(data.train)]:
                 for metric in self.options.metrics:
-                    yield from families(self.first(data, rows), metric, self.folder)
+                    if rows <= GRAPH_ROWS or metric == "l2":
+                        yield from families(self.first(data, rows), metric, self.folder)
 
 
 def main() -> None:

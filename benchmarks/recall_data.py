@@ -31,8 +31,13 @@ class Data:
 
 
 def read(file: Path, rows: int | None, queries: int, cache: Path) -> Data:
-    """The first rows and queries of an ann-benchmarks file."""
+    """The first rows and queries of an ann-benchmarks file; of one that has only /vectors, as the demo's, a twentieth
+    of them are the queries."""
     with h5py.File(file) as f:
+        if "train" not in f:
+            every: NDArray[np.float32] = f["vectors"][:].astype(np.float32)
+            chosen = np.random.default_rng(2).permutation(len(every)) < len(every) // 20
+            return Data(file.stem, every[~chosen][: rows or None], every[chosen][:queries], cache)
         train: NDArray[np.float32] = f["train"][: rows or None]
         asked: NDArray[np.float32] = f["test"][:queries]
     return Data(file.stem, train, asked, cache)
