@@ -38,10 +38,10 @@ def speeds(folder: Path, data: Data, metric: str, requested: float) -> dict[str,
         chosen = engine.explained(NAME, data.queries[0], K, recall=requested)["parts"][0]["params"]
         found = float(truth.shares(answers.ids).mean())
         rivals = _rivals(part, asked, truth, found)
+        # The same work, found by fewer: what the way through the engine costs.
+        rivals.append((chosen, _recall(part, asked, truth, part.params_of(chosen))))
         ours, theirs = _in_turn(engine, data.queries, part, asked, rivals, requested)
-        same = part.params_of(chosen)
-        like_us = _recall(part, asked, truth, same)
-    fastest = int(np.argmin([median(own) for own in theirs]))
+    fastest = int(np.argmin([median(own) for own in theirs[:-1]]))
     params, recall = rivals[fastest]
     return {
         "kind": part.kind,
@@ -56,7 +56,8 @@ def speeds(folder: Path, data: Data, metric: str, requested: float) -> dict[str,
         "plain us": median(theirs[fastest]),
         "plain QPS": 1e6 / median(theirs[fastest]),
         "times plain": median(theirs[fastest]) / median(ours),
-        "plain recall, same params": like_us,
+        "same params: plain recall": rivals[-1][1],
+        "same params: plain us": median(theirs[-1]),
     }
 
 
