@@ -24,6 +24,8 @@ QUERIES = 400
 EQUAL = 0.001
 """Recalls that near to each other are taken for equal."""
 K = 10
+GRAPH_RERANK = (1, 2, 4)
+"""Times k candidates of a graph over copies."""
 
 
 def speeds(folder: Path, data: Data, metric: str, requested: float) -> dict[str, Any]:
@@ -32,7 +34,7 @@ def speeds(folder: Path, data: Data, metric: str, requested: float) -> dict[str,
     truth = data.truth(metric)
     plain = PlainFaiss(folder, NAME, requested)
     (part,) = plain.parts
-    asked = _unit(data.queries) if metric == "cosine" else data.queries
+    asked = part.prepared(data.queries)
     with InProcess(folder) as engine:
         answers = engine.batch(NAME, data.queries, K, recall=requested)
         chosen = engine.explained(NAME, data.queries[0], K, recall=requested)["parts"][0]["params"]
@@ -64,7 +66,10 @@ def speeds(folder: Path, data: Data, metric: str, requested: float) -> dict[str,
 def _rivals(part: Part, asked: NDArray[Any], truth: Truth, found: float) -> list[tuple[Params, float]]:
     """The first of each way to search that finds as much, with what it finds."""
     rivals = []
-    for chain in chains(part.kind, part.meta, K):
+    ways = chains(part.kind, part.meta, K)
+    if part.kind == "hnsw" and part.reranks:
+        ways = [[point | {"rerank": wide} for point in way] for way in ways for wide in GRAPH_RERANK]
+    for chain in ways:
         first = first_that_does(chain, lambda p: _recall(part, asked, truth, part.params_of(p)), found - EQUAL)
         if first is not None:
             rivals.append((first, _recall(part, asked, truth, part.params_of(first))))
@@ -73,7 +78,7 @@ def _rivals(part: Part, asked: NDArray[Any], truth: Truth, found: float) -> list
 
 def _recall(part: Part, asked: NDArray[Any], truth: Truth, params: Any) -> float:
     faiss.omp_set_num_threads(2)
-    return float(truth.shares(part.search(asked, K, params)[1]).mean())
+    return float(truth.shares(part.search(asked, K, params)).mean())
 
 
 def _in_turn(
@@ -112,8 +117,3 @@ def _each(part: Part, asked: NDArray[Any], params: Any) -> NDArray[np.float64]:
         part.search(asked[i : i + 1], K, params)
         took[i] = time.process_time() - begun
     return took * 1e6
-
-
-def _unit(rows: NDArray[np.float32]) -> NDArray[np.float32]:
-    result: NDArray[np.float32] = rows / np.linalg.norm(rows, axis=1, keepdims=True)
-    return result
