@@ -15,6 +15,7 @@ docs/recall-*.svg are made from all that are there.
 """
 
 import argparse
+import os
 import shutil
 import sys
 import tempfile
@@ -26,6 +27,7 @@ from typing import Any
 
 import numpy as np
 
+from app.keeping import FEW_THREADS
 from benchmarks import datasets, recall_figures, recall_plots, table
 from benchmarks.recall_builds import builds
 from benchmarks.recall_data import METRICS, Data, read
@@ -133,6 +135,9 @@ class Run:
 
 def main() -> None:
     options = parsed()
+    if FEW_THREADS.items() - os.environ.items():
+        # As the server's own processes; it has to stand in the environment before NumPy and Faiss are imported.
+        os.execve(sys.executable, [sys.executable, "-m", "benchmarks.recall", *sys.argv[1:]], os.environ | FEW_THREADS)
     with tempfile.TemporaryDirectory(dir=options.tmp, prefix="seedvec-recall-") as folder:
         run = Run(options, Path(folder))
         for name in options.parts:
