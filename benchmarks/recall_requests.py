@@ -18,12 +18,13 @@ from benchmarks.served import NAME, Served, built
 Params = dict[str, int]
 BELOW = 0.005
 DEARER = 2.0
-SEARCHED_QUERIES = 3_000
+RISING_FROM, RISING = 0.5, 0.0005
+SEARCHED_QUERIES = 2_000
 """As many look for the cheapest parameters; all of them measure what was answered."""
 TIMED_QUERIES = 120
 ROUNDS = 3
 RERANK = (1, 2, 4, 8, 16, 32, 64)
-STEP = 1.15
+STEP = 1.2
 
 
 def steps(first: int, last: int) -> list[int]:
@@ -43,10 +44,14 @@ def chains(kind: str, meta: dict[str, Any], k: int) -> list[list[Params]]:
 
 
 def first_that_does(chain: list[Params], recall: Callable[[Params], float], requested: float) -> Params | None:
-    """By bisection: recall rises along a chain."""
-    if recall(chain[-1]) < requested:
-        return None
-    low, high = 0, len(chain) - 1
+    """Recall rises along a chain, and so does the price of asking: in growing steps from the cheap end, then by
+    bisection. None: it ends, or stops rising, before it gets there."""
+    low = high = 0
+    before = -1.0
+    while (found := recall(chain[high])) < requested:
+        if high == len(chain) - 1 or (found > RISING_FROM and found - before < RISING):
+            return None
+        low, high, before = high + 1, min(len(chain) - 1, 2 * high + 1), found
     while low < high:
         middle = (low + high) // 2
         low, high = (low, middle) if recall(chain[middle]) >= requested else (middle + 1, high)
