@@ -146,8 +146,9 @@ def main() -> None:
             for row in run.parts[name]():
                 rows.append(row)
                 print(" ".join(f"{key}={table.text(value)}" for key, value in row.items()), flush=True)
+                # What was measured stays, whatever becomes of the rest.
+                table.write(options.results / f"recall-{name}.json", f"recall {name}", vars(options), rows)
             print(f"{name}: {time.perf_counter() - begun:.0f} s\n{table.show(rows)}\n", flush=True)
-            table.write(options.results / f"recall-{name}.json", f"recall {name}", vars(options), rows)
     recall_figures.write(options.docs, options.results)
     recall_plots.write(options.docs, options.results)
     print(f"written: {options.docs}/recall-*", file=sys.stderr)
