@@ -211,6 +211,8 @@ class Approximate(ABC):
     def measured(self, queries: NDArray[np.float32], slots: NDArray[np.int64]) -> Measured:
         """slots: (q, w), -1 for none → their rows and distances, sorted by (distance, row), (q, w) each."""
         rows = slots if self._labels is None else self._labels[slots]
+        if self.vectors.ahead is not None:
+            self.vectors.ahead(rows)
         if len(queries) == 1 and slots.min() >= 0:
             measured = distances(self.vectors.metric, queries[0], self.vectors.rows[rows[0]])
             order = np.lexsort((rows[0], measured))

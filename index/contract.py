@@ -30,11 +30,14 @@ class Vectors:
     """The stored vectors of one segment (or the pending rows): what Faiss proposes from and we measure on.
 
     rows: (n, d) float32 or float16, C order, usually a read-only memory map; norms: (n,) float32, Euclidean.
+    ahead: where the map is larger than the memory for it, is told which rows (any shape, -1: none) are about to be
+    read, so that the disk brings them side by side; None: they mostly are in memory.
     """
 
     rows: NDArray[Any]
     norms: NDArray[np.float32]
     metric: Metric
+    ahead: Callable[[NDArray[np.int64]], None] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)

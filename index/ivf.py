@@ -54,9 +54,10 @@ class Ivf(Approximate):
         self._reach: dict[tuple[int, int], np.float32] = {}
         d = vectors.rows.shape[1]
         self._padded = codes.d != d
-        # Faiss re-ranks in one call, but only what can be compared as it is stored.
+        # Faiss re-ranks in one call, but only what can be compared as it is stored, and one row after the other: where
+        # they come from the disk, they are to be asked for all at once.
         self._refined: Any = None
-        if not self._padded and (vectors.metric != "cosine" or source.are_unit(vectors)):
+        if not (self._padded or vectors.ahead) and (vectors.metric != "cosine" or source.are_unit(vectors)):
             self._stored = mapped.view(vectors.rows, codes.metric_type)
             # It insists on as many rows as codes, which is not so while the calibration's rows are left out.
             self._stored.ntotal = codes.ntotal
@@ -143,6 +144,8 @@ class Ivf(Approximate):
     def _refine(self, asked: NDArray[np.float32], rows: NDArray[np.int64]) -> Near:
         """How near rows (q, w) are to queries as the codes see them; +inf for -1."""
         near = np.empty(rows.shape, np.float32)
+        if self.vectors.ahead is not None:
+            self.vectors.ahead(rows)
         if self._refined is not None and isinstance(self._stored, faiss.IndexFlat):
             # In C++, and by Faiss' own measure: good enough to choose by.
             self._stored.compute_distance_subset(

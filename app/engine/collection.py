@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
@@ -45,6 +46,7 @@ class Limits:
 
     pending_rows: int
     pending_bytes: int
+    memory_bytes: float = math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,7 @@ class Collection:
         self.folder = folder
         self.limits = limits
         self.pools = pools
-        self.follower = Follower(folder, pools.loaders, pools.workers)
+        self.follower = Follower(folder, pools.loaders, pools.workers, limits.memory_bytes)
         self._seen: View | None = None
         self.damage: str | None = None
         """Why it was closed since it was opened here; `LocalEngine` tells the other processes."""

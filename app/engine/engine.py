@@ -60,7 +60,7 @@ class LocalEngine:
         """worker: what this process is called among those that serve the folder."""
         self._data = data
         self._keep = Keep(worker, settings.keep_queries)
-        self._limits = Limits(settings.pending_rows, settings.pending_bytes)
+        self._limits = Limits(settings.pending_rows, settings.pending_bytes, settings.memory_bytes)
         self._grounds = Grounds(settings.index_min_rows, settings.memory_bytes, settings.workers)
         self._pools = Pools(
             ThreadPoolExecutor(WRITER_THREADS, "writer"),

@@ -66,10 +66,13 @@ class OpenSegment:
         return replace(self, row=row, index=index)
 
 
-def open_one(folder: Path, row: SegmentRow) -> OpenSegment:
-    """Maps the segment, without its index. Raises FileNotFoundError where a merge has taken it away."""
+def open_one(folder: Path, row: SegmentRow, *, scattered: bool = False) -> OpenSegment:
+    """Maps the segment, without its index. scattered: it is more than the memory holds, and a few rows are read here
+    and there. Raises FileNotFoundError where a merge has taken it away."""
     file = open_segment(folder / SEGMENTS_NAME / row.file)
-    vectors = Vectors(file.vectors, file.norms, cast(Metric, file.metric))
+    if scattered:
+        file.advise(willneed=False)
+    vectors = Vectors(file.vectors, file.norms, cast(Metric, file.metric), file.read_ahead if scattered else None)
     return OpenSegment(row, file, vectors, Exact(vectors), None)
 
 

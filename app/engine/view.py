@@ -7,6 +7,7 @@ segments serve, brought up to date by the same deaths and new rows.
 """
 
 import logging
+import math
 import time
 from collections.abc import Iterator
 from concurrent.futures import Executor, Future
@@ -32,6 +33,9 @@ from storage.errors import Damaged, Dropped
 log = logging.getLogger(__name__)
 MAX_WAIT_S = 60.0
 """How long the old segments may serve while the index of a new one is opened."""
+MEMORY_SHARE = 0.5
+"""Vectors that would take more of the memory than this are read from the disk row by row, not with all around them: in
+2.5 GiB for everything, a search among 10,000,000 × 128 took 1.4 s while each of its rows brought 128 KiB with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +65,11 @@ class View:
 class Follower:
     """Belongs to the event loop's thread; only `_load` runs elsewhere."""
 
-    def __init__(self, folder: Path, loader: Executor, derivers: Executor) -> None:
-        """loader: opens indexes; derivers: makes metadata columns where no file has them."""
+    def __init__(self, folder: Path, loader: Executor, derivers: Executor, memory_bytes: float = math.inf) -> None:
+        """loader: opens indexes; derivers: makes metadata columns where no file has them; memory_bytes: what the
+        server may use, page cache included."""
         self.folder = folder
+        self._memory_bytes = memory_bytes
         self.db = catalogue.connect(folder)
         self._loader = loader
         self.described = Described(folder, self.db, derivers)
@@ -258,10 +264,11 @@ class Follower:
             if future.done():
                 self._indexes[name] = future.result()
                 del self._loading[name]
+        scattered = sum(row.bytes for row in rows) > MEMORY_SHARE * self._memory_bytes
         for row in rows:
             if row.index is None or row.index.file in self._indexes or row.index.file in self._loading:
                 continue
-            self._loading[row.index.file] = self._loader.submit(_load, self.folder, row)
+            self._loading[row.index.file] = self._loader.submit(_load, self.folder, row, scattered)
         return bool(self._loading)
 
 
@@ -286,11 +293,12 @@ class Loaded:
     calibration: Any
 
 
-def _load(folder: Path, row: SegmentRow) -> Loaded:
-    """Runs in the loader's thread: maps the segment a second time (pages are shared) and opens its index."""
+def _load(folder: Path, row: SegmentRow, scattered: bool) -> Loaded:
+    """Runs in the loader's thread: maps the segment a second time (pages are shared; the exact search goes on reading
+    the first from end to end) and opens its index."""
     index = None
     try:
-        index = load_index(folder, row, open_one(folder, row).vectors)
+        index = load_index(folder, row, open_one(folder, row, scattered=scattered).vectors)
     except FileNotFoundError:
         pass  # merged away meanwhile: the next look reads the new list
     except Exception:

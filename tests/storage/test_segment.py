@@ -51,6 +51,8 @@ def test_h5py_a_memory_map_and_the_reader_see_the_same(tmp_path: Path, ids: Any,
     segment = open_segment(path)
     for willneed in (False, True):
         segment.advise(willneed=willneed)
+    for rows in ([], [-1, -1], [0], [N - 1, 3, 3, -1], list(range(N))):
+        segment.read_ahead(np.array([rows], np.int64))
     assert segment.vectors.tobytes() == sent["vectors"].tobytes() and not segment.vectors.flags.writeable
     assert (segment.keys_rel == sent["keys_rel"]).all() and (segment.norms == sent["norms"]).all()
     assert (segment.rows, segment.dimension, segment.metric) == (N, D, "cosine")
