@@ -24,6 +24,8 @@ SEARCHED_QUERIES = 2_000
 TIMED_QUERIES = 120
 ROUNDS = 3
 RERANK = (1, 2, 4, 8, 16, 32, 64)
+RERANKED = 2_000
+"""Candidates at most; with more, comparing them is all that a search does."""
 STEP = 1.2
 
 
@@ -40,7 +42,7 @@ def chains(kind: str, meta: dict[str, Any], k: int) -> list[list[Params]]:
     if kind == "hnsw":
         return [[{"ef_search": ef} for ef in steps(max(10, k), 2048)]]
     probes = steps(1, int(meta["params"]["nlist"]))
-    return [[{"nprobe": p, "rerank": r} for p in probes] for r in RERANK]
+    return [[{"nprobe": p, "rerank": r} for p in probes] for r in RERANK if r == 1 or k * r <= RERANKED]
 
 
 def first_that_does(chain: list[Params], recall: Callable[[Params], float], requested: float) -> Params | None:
