@@ -18,7 +18,8 @@ from benchmarks.served import NAME, Served, built
 Params = dict[str, int]
 BELOW = 0.005
 DEARER = 2.0
-RISING_FROM, RISING = 0.5, 0.0005
+RISING_AFTER, RISING_FROM, RISING = 7, 0.5, 0.0005
+"""The first steps of a graph's chain are all one: it keeps at least k and some in sight."""
 SEARCHED_QUERIES = 2_000
 """As many look for the cheapest parameters; all of them measure what was answered."""
 TIMED_QUERIES = 120
@@ -51,7 +52,7 @@ def first_that_does(chain: list[Params], recall: Callable[[Params], float], requ
     low = high = 0
     before = -1.0
     while (found := recall(chain[high])) < requested:
-        if high == len(chain) - 1 or (found > RISING_FROM and found - before < RISING):
+        if high == len(chain) - 1 or (high >= RISING_AFTER and found > RISING_FROM and found - before < RISING):
             return None
         low, high, before = high + 1, min(len(chain) - 1, 2 * high + 1), found
     while low < high:

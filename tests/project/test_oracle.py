@@ -57,3 +57,8 @@ def test_the_first_setting_that_does_is_found() -> None:
         first = first_that_does(chain, lambda p, least=needed: float(p["ef_search"] >= least), 0.5)  # type: ignore[misc]
         assert first == next(p for p in chain if p["ef_search"] >= needed)
     assert first_that_does(chain, lambda _: 0.4, 0.5) is None
+    # As a graph asked for 14 at least: the first steps are all one.
+    risen = first_that_does(chain, lambda p: 0.8 + max(14, p["ef_search"]) / 2500, 0.9)
+    assert risen == next(p for p in chain if p["ef_search"] >= 250)
+    # What has stopped rising is not followed to its dear end.
+    assert first_that_does(chain, lambda p: min(0.8, p["ef_search"] / 20), 0.9) is None
