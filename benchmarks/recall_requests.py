@@ -24,8 +24,8 @@ SEARCHED_QUERIES = 2_000
 """As many look for the cheapest parameters; all of them measure what was answered."""
 TIMED_QUERIES = 120
 ROUNDS = 3
-RERANK = (1, 2, 4, 8, 16, 32, 64)
-RERANKED = 2_000
+RERANK = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+RERANKED = 2_560
 """Candidates at most; with more, comparing them is all that a search does."""
 STEP = 1.2
 

@@ -88,6 +88,7 @@ def unlike(folder: Path, data: Data, what: str, kind: str) -> Iterator[dict[str,
 
 
 def _found(served: Served, queries: NDArray[Any], truth: Truth, about: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    served.opened(queries[0])
     for requested in REQUESTED:
         answers = served.search(queries, K, recall=requested)
         yield about | {
