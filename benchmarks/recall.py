@@ -140,6 +140,9 @@ def main() -> None:
         os.execve(sys.executable, [sys.executable, "-m", "benchmarks.recall", *sys.argv[1:]], os.environ | FEW_THREADS)
     with tempfile.TemporaryDirectory(dir=options.tmp, prefix="seedvec-recall-") as folder:
         run = Run(options, Path(folder))
+        # Without the paths of this machine.
+        told = {name: getattr(options, name) for name in ("rows", "queries", "metrics", "kinds")}
+        told["data"] = [data.name for data in run.sets]
         for name in options.parts:
             begun = time.perf_counter()
             rows = []
@@ -147,7 +150,7 @@ def main() -> None:
                 rows.append(row)
                 print(" ".join(f"{key}={table.text(value)}" for key, value in row.items()), flush=True)
                 # What was measured stays, whatever becomes of the rest.
-                table.write(options.results / f"recall-{name}.json", f"recall {name}", vars(options), rows)
+                table.write(options.results / f"recall-{name}.json", f"recall {name}", told, rows)
             print(f"{name}: {time.perf_counter() - begun:.0f} s\n{table.show(rows)}\n", flush=True)
     recall_figures.write(options.docs, options.results)
     recall_plots.write(options.docs, options.results)

@@ -98,7 +98,9 @@ def main() -> None:
             served_rows += served(folder, source, truth, options, limit=round(options.limit_gib * GIB))
     print(table.show([{"figure": name, "value": value} for name, value in row.items()]))
     print(table.show(served_rows))
-    table.write(options.out, "scale", vars(options), [row, *served_rows])
+    told = {name: getattr(options, name) for name in ("rows", "queries", "kind", "workers", "seconds", "limit_gib")}
+    told["data"] = options.data.name if options.data else "clustered"
+    table.write(options.out, "scale", told, [row, *served_rows])
     print(f"written: {options.out}", file=sys.stderr)
 
 
