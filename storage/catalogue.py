@@ -20,9 +20,9 @@ from storage.failpoints import declare, hit
 from storage.layout import CATALOGUE_NAME, SEGMENTS_NAME, WRITE_LOCK_NAME
 
 APPLICATION_ID = 0x53656563
-VERSION = 3
-"""1 had no `patches`, no `columns` and no owner in `state`, 2 no `calibration_queries` and no `rejections`; `upgrade`
-makes them."""
+VERSION = 4
+"""1 had no `patches`, no `columns` and no owner in `state`, 2 no `calibration_queries` and no `rejections`, 3 no
+`sparse` in `settings`; `upgrade` makes them."""
 CREATE = declare("catalogue.create")
 CREATE_DATABASE = declare("catalogue.create.database")
 CREATE_FSYNC = declare("catalogue.create.fsync_dir")
@@ -31,7 +31,7 @@ PENDING_ROW_BYTES = 64
 
 SCHEMA = """
 CREATE TABLE settings(dimension INTEGER NOT NULL, metric TEXT NOT NULL, dtype TEXT NOT NULL, id_type TEXT NOT NULL,
-    recall REAL NOT NULL, index_spec TEXT NOT NULL, created TEXT NOT NULL);
+    recall REAL NOT NULL, index_spec TEXT NOT NULL, created TEXT NOT NULL, sparse INTEGER NOT NULL);
 CREATE TABLE state(next_key INTEGER NOT NULL, next_id INTEGER NOT NULL, log_pos INTEGER NOT NULL,
     generation INTEGER NOT NULL, trimmed_pos INTEGER NOT NULL, next_seq INTEGER NOT NULL, spec_seq INTEGER NOT NULL,
     cancelled_seq INTEGER NOT NULL, pending_rows INTEGER NOT NULL, pending_bytes INTEGER NOT NULL,
@@ -66,6 +66,7 @@ REJECTIONS_TABLE = """
 CREATE TABLE rejections(seq INTEGER PRIMARY KEY, spec_seq INTEGER NOT NULL, job TEXT NOT NULL, reason TEXT NOT NULL);
 """
 QUERIES_SCHEMA = "ALTER TABLE state ADD COLUMN queries_seq INTEGER NOT NULL DEFAULT 0;\n" + QUERIES_TABLE
+SPARSE_SCHEMA = "ALTER TABLE settings ADD COLUMN sparse INTEGER NOT NULL DEFAULT 0;\n"
 ITEMS_SCHEMA = {
     "int": "CREATE TABLE items(id INTEGER PRIMARY KEY, key INTEGER NOT NULL)",
     "str": "CREATE TABLE items(id TEXT PRIMARY KEY, key INTEGER NOT NULL) WITHOUT ROWID",
@@ -83,6 +84,7 @@ class Settings:
     recall: float
     index_spec: dict[str, Any]
     created: str
+    sparse: bool = False
 
     @property
     def vector_dtype(self) -> np.dtype[Any]:
@@ -218,7 +220,7 @@ def create(folder: Path, settings: Settings, name: str) -> None:
     with db.writing():
         db.execute(SCHEMA + FILTERS_SCHEMA + QUERIES_TABLE + REJECTIONS_TABLE)
         db.execute(f"PRAGMA user_version = {VERSION}")
-        db.execute("INSERT INTO settings VALUES (?,?,?,?,?,?,?)", _settings_row(settings))
+        db.execute("INSERT INTO settings VALUES (?,?,?,?,?,?,?,?)", _settings_row(settings))
         db.execute("INSERT INTO owner VALUES (?)", (folder.name,))
         fresh = State(uuid=folder.name, name=name)
         marks = ",".join("?" * len(STATE_COLUMNS))
@@ -237,7 +239,7 @@ def create(folder: Path, settings: Settings, name: str) -> None:
 def _settings_row(settings: Settings) -> tuple[Any, ...]:
     spec = json.dumps(settings.index_spec, sort_keys=True)
     s = settings
-    return (s.dimension, s.metric, s.dtype, s.id_type, s.recall, spec, s.created)
+    return (s.dimension, s.metric, s.dtype, s.id_type, s.recall, spec, s.created, int(s.sparse))
 
 
 def connect(folder: Path) -> Database:
@@ -264,7 +266,9 @@ def upgrade(db: Database, name: str) -> None:
             db.execute(FILTERS_SCHEMA + OWNER_SCHEMA)
             db.execute("UPDATE state SET uuid = ?, name = ?", (db.path.parent.name, name))
             db.execute("INSERT INTO owner VALUES (?)", (db.path.parent.name,))
-        db.execute(QUERIES_SCHEMA + REJECTIONS_TABLE)
+        if found < 3:
+            db.execute(QUERIES_SCHEMA + REJECTIONS_TABLE)
+        db.execute(SPARSE_SCHEMA)
         db.execute(f"PRAGMA user_version = {VERSION}")
 
 
@@ -273,10 +277,10 @@ def now() -> str:
 
 
 def read_settings(db: Database) -> Settings:
-    row = db.one("SELECT dimension, metric, dtype, id_type, recall, index_spec, created FROM settings")
+    row = db.one("SELECT dimension, metric, dtype, id_type, recall, index_spec, created, sparse FROM settings")
     if row is None:
         raise errors.Damaged(f"{db.path}: no settings")
-    return Settings(row[0], row[1], row[2], row[3], row[4], json.loads(row[5]), row[6])
+    return Settings(row[0], row[1], row[2], row[3], row[4], json.loads(row[5]), row[6], bool(row[7]))
 
 
 def read_state(db: Database) -> State:

@@ -305,7 +305,9 @@ def test_columns_that_are_damaged_while_they_are_mapped_are_derived_anew(rig: Ri
 # -------------------------------------------------------------------- an older format
 
 
+FORMAT_3 = ("ALTER TABLE settings DROP COLUMN sparse", "PRAGMA user_version = 3")
 FORMAT_2 = (
+    *FORMAT_3,
     *("DROP TABLE calibration_queries", "DROP TABLE rejections", "ALTER TABLE state DROP COLUMN queries_seq"),
     "PRAGMA user_version = 2",
 )
@@ -316,7 +318,7 @@ FORMAT_1 = (
 )
 
 
-@pytest.mark.parametrize("changes", [FORMAT_1, FORMAT_2], ids=["1", "2"])
+@pytest.mark.parametrize("changes", [FORMAT_1, FORMAT_2, FORMAT_3], ids=["1", "2", "3"])
 def test_a_catalogue_of_an_older_format_is_brought_up_to_date(rig: Rig, changes: tuple[str, ...]) -> None:
     put(rig, list(range(6)), directly=True)
     put(rig, list(range(6, 10)))
