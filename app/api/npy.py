@@ -1,6 +1,5 @@
 """The `.npy` format, read from an untrusted client: numbers alone, never a pickle, no allocation that it asks for."""
 
-import ast
 import io
 import re
 from typing import Any
@@ -11,12 +10,9 @@ from numpy.typing import NDArray
 
 from app.api.refusals import one
 from app.engine.errors import Invalid, Malformed
-
-HEADER_BYTES_MAX = 10_000
-"""NumPy's own bound. An honest header of a matrix has 118 bytes; parsing Python literals is not linear."""
+from seedvec import npy_header
 
 _FLOAT = re.compile(r"[<>]f[248]")
-_LENGTH_BYTES = {(1, 0): 2, (2, 0): 4, (3, 0): 4}
 
 
 def parse(body: bytes | bytearray) -> NDArray[Any]:
@@ -56,34 +52,11 @@ def dump(array: NDArray[Any]) -> bytes:
 
 
 def _header(body: bytes | bytearray) -> tuple[np.dtype[Any], bool, tuple[int, ...], int]:
-    if bytes(body[:6]) != npy_format.MAGIC_PREFIX:
-        raise Malformed(".npy: the body does not begin as a .npy file does (numpy.save writes one)")
-    width = _LENGTH_BYTES.get(tuple(body[6:8]))  # type: ignore[arg-type]
-    if width is None or len(body) < 8 + width:
-        raise Malformed(".npy: the version is none of 1.0, 2.0 and 3.0")
-    length = int.from_bytes(body[8 : 8 + width], "little")
-    start = 8 + width + length
-    if length > HEADER_BYTES_MAX or start > len(body):
-        raise Malformed(f".npy: the header says it has {length} bytes")
-    fields = _literal(bytes(body[8 + width : start]))
-    if not isinstance(fields, dict) or fields.keys() != {"descr", "fortran_order", "shape"}:
-        raise Malformed(".npy: the header must hold descr, fortran_order and shape")
-    descr, fortran, shape = fields["descr"], fields["fortran_order"], fields["shape"]
-    if not isinstance(fortran, bool):
-        raise Malformed(".npy: fortran_order must be True or False")
-    if not isinstance(shape, tuple) or not all(type(extent) is int and extent >= 0 for extent in shape):
-        raise Malformed(".npy: shape must be a tuple of sizes")
-    return _dtype(descr), fortran, _rank(shape), start
-
-
-def _literal(text: bytes) -> Any:
-    # An escape in a string could warn, and no honest header has one.
-    if b"\\" in text or b"\0" in text:
-        raise Malformed(".npy: the header cannot be read")
     try:
-        return ast.literal_eval(text.decode("utf-8").strip())
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-        raise Malformed(".npy: the header cannot be read") from None
+        header = npy_header.parse(bytes(body[: npy_header.PREFIX_BYTES_MAX + npy_header.BYTES_MAX]))
+    except npy_header.NotNpy as e:
+        raise Malformed(f".npy: {e}") from None
+    return _dtype(header.descr), header.fortran, _rank(header.shape), header.start
 
 
 def _dtype(descr: object) -> np.dtype[Any]:

@@ -14,7 +14,7 @@ DIMENSION_MAX: Final = 65_536
 ID_BYTES_MAX: Final = 512
 """Of a str id in UTF-8, as in a collection."""
 METADATA_BYTES_MAX: Final = 1 << 20
-"""Of one item's JSON in a file. More than a collection takes, since it may be spaced out; bounds what a line can take."""
+"""Of one item's JSON in a file. More than a collection takes, since it may be spaced out; bounds a line."""
 
 IdKind = Literal["int", "str"]
 Ids = NDArray[np.int64] | list[str]
