@@ -10,14 +10,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from seedvec.sparse import INDEX_DTYPE, INDPTR_DTYPE, Postings, SparseRows
+
 FORMAT: Final = "seedvec-segment"
 VERSION: Final = 1
+SPARSE_VERSION: Final = 2
+"""Of a segment of sparse vectors: whoever knows only the other kind says so instead of missing /vectors."""
 ALIGNMENT: Final = 4096
 METRICS: Final = ("l2", "cosine", "dot")
 VECTOR_DTYPES: Final = (np.dtype("<f4"), np.dtype("<f2"))
@@ -34,6 +38,17 @@ ID_BYTES: Final = "id_bytes"
 ID_OFFSETS: Final = "id_offsets"
 NORMS: Final = "norms"
 BLOCK_XXH3: Final = "block_xxh3"
+
+SIZES: Final = "sizes"
+INDPTR: Final = "indptr"
+INDICES: Final = "indices"
+VALUES: Final = "values"
+TERMS: Final = "terms"
+TERM_STARTS: Final = "term_starts"
+TERM_ROWS: Final = "term_rows"
+TERM_VALUES: Final = "term_values"
+SPARSE: Final = (SIZES, INDPTR, INDICES, VALUES, TERMS, TERM_STARTS, TERM_ROWS, TERM_VALUES)
+"""What a segment of sparse vectors has in the place of /vectors."""
 
 
 class SegmentError(Exception):
@@ -85,25 +100,37 @@ class StrIds:
 
     def all(self) -> list[str]:
         """Every id in row order; 1M of them take about 0.2 s where they are ASCII."""
-        offsets = self._offsets.tolist()
-        raw = bytes(self._bytes)
+        return self.between(0, len(self))
+
+    def between(self, start: int, stop: int) -> list[str]:
+        """The ids of the rows from start to stop."""
+        offsets = self._offsets[start : stop + 1].tolist()
+        raw = bytes(self._bytes[offsets[0] : offsets[-1]])
+        bounds = pairwise([offset - offsets[0] for offset in offsets])
         if raw.isascii():
             # One decoding, then slices: characters are bytes here.
             text = raw.decode("ascii")
-            return [text[start:end] for start, end in pairwise(offsets)]
-        return [raw[start:end].decode("utf-8", "replace") for start, end in pairwise(offsets)]
+            return [text[begin:end] for begin, end in bounds]
+        return [raw[begin:end].decode("utf-8", "replace") for begin, end in bounds]
 
 
 class Segment:
     """An open segment; all arrays are read-only views of one private mapping, and stay valid while any is held.
 
-    vectors: (n, d) float32 or float16; keys_rel: (n,) uint64, strictly ascending, relative to the catalogue's base
+    vectors: (n, d) float32 or float16, or the same as `SparseRows`, with postings besides; keys_rel: (n,) uint64, strictly ascending, relative to the catalogue's base
     key; ids: (n,) int64, or StrIds; norms: (n,) float32; block_xxh3: (m,) uint64. extents: dataset → where it lies.
     """
 
     def __init__(
-        self, path: Path, mapping: mmap.mmap, metric: str, extents: dict[str, Extent], base_key: int | None = None
+        self,
+        path: Path,
+        mapping: mmap.mmap,
+        metric: str,
+        extents: dict[str, Extent],
+        base_key: int | None = None,
+        dimension: int = 0,
     ) -> None:
+        """dimension: of a sparse segment, whose datasets do not tell it."""
         self.path = path
         self.base_key = base_key
         """What the keys count from, as the file says: the catalogue's word counts, and the file may have none."""
@@ -111,7 +138,13 @@ class Segment:
         self.extents = extents
         self.file_bytes = len(mapping)
         self._mapping = mapping
-        self.vectors: NDArray[Any] = self._view(VECTORS)
+        self.vectors: NDArray[Any] | SparseRows
+        self.postings: Postings | None = None
+        if VECTORS in extents:
+            self.vectors = self._view(VECTORS)
+        else:
+            self.vectors = SparseRows(self._view(INDPTR), self._view(INDICES), self._view(VALUES), dimension)
+            self.postings = Postings(*(self._view(name) for name in (TERMS, TERM_STARTS, TERM_ROWS, TERM_VALUES)))
         self.keys_rel: NDArray[np.uint64] = self._view(KEYS)
         self.norms: NDArray[np.float32] = self._view(NORMS)
         self.block_xxh3: NDArray[np.uint64] = self._view(BLOCK_XXH3)
@@ -121,7 +154,7 @@ class Segment:
 
     @property
     def rows(self) -> int:
-        return int(self.vectors.shape[0])
+        return len(self.vectors)
 
     @property
     def dimension(self) -> int:
@@ -145,15 +178,29 @@ class Segment:
 
     def read_ahead(self, rows: NDArray[np.int64]) -> None:
         """The kernel starts reading the vectors of these rows (any shape, -1: none), all at once: a disk answers many
-        such requests in the time of a few, where touching one row after the other waits for each."""
+        such requests in the time of a few, where touching one row after the other waits for each. Of a dense segment."""
         extent = self.extents[VECTORS]
-        width = self.vectors.strides[0]
+        width = extent.nbytes // extent.shape[0]
         begins = extent.offset + np.unique(rows[rows >= 0]) * width
         pages = np.unique(np.concatenate([begins, begins + width - 1]) // mmap.PAGESIZE)
         # Runs of neighbours are one request.
         firsts = np.flatnonzero(np.diff(pages, prepend=-2) > 1)
         for first, count in zip(pages[firsts], np.diff(firsts, append=len(pages)), strict=True):
             self._mapping.madvise(mmap.MADV_WILLNEED, int(first) * mmap.PAGESIZE, int(count) * mmap.PAGESIZE)
+
+    def forget(self, start: int, stop: int) -> None:
+        """The pages of these rows' vectors leave this process's memory; the page cache keeps them as it sees fit."""
+        names: tuple[str, ...] = (VECTORS,)
+        if isinstance(self.vectors, SparseRows):
+            start, stop = self.vectors.indptr[[start, stop]].tolist()
+            names = (INDICES, VALUES)
+        for name in names:
+            extent = self.extents[name]
+            width = extent.nbytes // max(1, extent.shape[0])
+            first = -(-(extent.offset + start * width) // mmap.PAGESIZE) * mmap.PAGESIZE
+            last = (extent.offset + stop * width) // mmap.PAGESIZE * mmap.PAGESIZE
+            if first < last:
+                self._mapping.madvise(mmap.MADV_DONTNEED, first, last - first)
 
     def _view(self, name: str) -> NDArray[Any]:
         extent = self.extents[name]
@@ -172,16 +219,18 @@ def open_segment(path: str | os.PathLike[str]) -> Segment:
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         size = os.fstat(fd).st_size
-        metric, extents, base_key = _parse(path, size)
+        header, extents = _parse(path, size)
     except FileNotFoundError as e:
         # HDF5 opens it by name again, and says not which it was: who reads on wants to know what has gone.
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), os.fspath(path)) from e
     finally:
         os.close(fd)
-    return map_segment(path, metric, extents, base_key)
+    return map_segment(path, header.metric, extents, header.base_key, header.dimension)
 
 
-def map_segment(path: Path, metric: str, extents: dict[str, Extent], base_key: int | None = None) -> Segment:
+def map_segment(
+    path: Path, metric: str, extents: dict[str, Extent], base_key: int | None = None, dimension: int = 0
+) -> Segment:
     """A segment whose layout is known. Raises SegmentError where the file is too short for it."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -193,10 +242,16 @@ def map_segment(path: Path, metric: str, extents: dict[str, Extent], base_key: i
         mapping = mmap.mmap(fd, size, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ)
     finally:
         os.close(fd)
-    return Segment(path, mapping, metric, extents, base_key)
+    return Segment(path, mapping, metric, extents, base_key, dimension)
 
 
-def _parse(path: Path, size: int) -> tuple[str, dict[str, Extent], int | None]:
+class _Header(NamedTuple):
+    metric: str
+    dimension: int
+    base_key: int | None
+
+
+def _parse(path: Path, size: int) -> tuple[_Header, dict[str, Extent]]:
     try:
         # No HDF5 locking: the file never changes, and a read-only file system has no locks to give.
         with h5py.File(path, "r", locking=False) as file:
@@ -207,21 +262,23 @@ def _parse(path: Path, size: int) -> tuple[str, dict[str, Extent], int | None]:
         raise SegmentError(f"{path}: HDF5 cannot read it: {e}") from e
 
 
-def _parse_open(path: Path, file: h5py.File, size: int) -> tuple[str, dict[str, Extent], int | None]:
+def _parse_open(path: Path, file: h5py.File, size: int) -> tuple[_Header, dict[str, Extent]]:
     kind = _text(file, "format")
     if kind != FORMAT:
         raise SegmentError(f"{path}: not a seedvec segment (root attribute format is {kind!r})")
     version = _number(file, "version")
-    if version != VERSION:
-        raise SegmentError(f"{path}: segment version {version}, this code reads {VERSION}")
+    if version not in (VERSION, SPARSE_VERSION):
+        raise SegmentError(f"{path}: segment version {version}, this code reads {VERSION} and {SPARSE_VERSION}")
     metric = _text(file, "metric")
     if metric not in METRICS:
         raise SegmentError(f"{path}: unknown metric {metric!r}")
     str_ids = IDS not in file
-    names = [VECTORS, KEYS, NORMS, BLOCK_XXH3, *((ID_BYTES, ID_OFFSETS) if str_ids else (IDS,))]
+    vectors = SPARSE if version == SPARSE_VERSION else (VECTORS,)
+    names = [*vectors, KEYS, NORMS, BLOCK_XXH3, *((ID_BYTES, ID_OFFSETS) if str_ids else (IDS,))]
     extents = {name: _extent(path, file, name, size) for name in names}
-    _check_extents(path, extents, _number(file, "rows"), _number(file, "dimension"))
-    return metric, extents, _number(file, "base_key") if "base_key" in file.attrs else None
+    dimension = _number(file, "dimension")
+    _check_extents(path, extents, _number(file, "rows"), dimension)
+    return _Header(metric, dimension, _number(file, "base_key") if "base_key" in file.attrs else None), extents
 
 
 def text_attribute(text: str) -> np.bytes_:
@@ -274,10 +331,12 @@ def _extent(path: Path, file: h5py.File, name: str, size: int) -> Extent:
 def _check_extents(path: Path, extents: dict[str, Extent], n: int, d: int) -> None:
     if n < 1 or d < 1:
         raise SegmentError(f"{path}: {n} rows of dimension {d}")
-    if extents[VECTORS].dtype not in VECTOR_DTYPES:
-        raise SegmentError(f"{path}: /vectors is of type {extents[VECTORS].dtype}")
+    numbers = VECTORS if VECTORS in extents else VALUES
+    dtype = extents[numbers].dtype
+    if dtype not in VECTOR_DTYPES:
+        raise SegmentError(f"{path}: /{numbers} is of type {dtype}")
     wanted: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {
-        VECTORS: ((n, d), extents[VECTORS].dtype),
+        **({VECTORS: ((n, d), dtype)} if numbers == VECTORS else _sparse_shapes(extents, n)),
         KEYS: ((n,), KEY_DTYPE),
         IDS: ((n,), INT_ID_DTYPE),
         ID_BYTES: (extents[ID_BYTES].shape if ID_BYTES in extents else (), BYTE_DTYPE),
@@ -289,6 +348,26 @@ def _check_extents(path: Path, extents: dict[str, Extent], n: int, d: int) -> No
         shape, dtype = wanted[name]
         if extent.shape != shape or extent.dtype != dtype or (name in (ID_BYTES, BLOCK_XXH3) and len(shape) != 1):
             raise SegmentError(f"{path}: /{name} is {extent.dtype} {extent.shape}, should be {dtype} {shape}")
+    _check_order(path, extents)
+
+
+def _sparse_shapes(extents: dict[str, Extent], n: int) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
+    """Of the datasets that stand for the vectors, taken at their word as to how many numbers and terms there are."""
+    dtype = extents[VALUES].dtype
+    stored, terms = ((int(np.prod(extents[name].shape, dtype=np.int64)),) for name in (VALUES, TERMS))
+    return {
+        SIZES: ((2,), HASH_DTYPE),
+        INDPTR: ((n + 1,), INDPTR_DTYPE),
+        INDICES: (stored, INDEX_DTYPE),
+        VALUES: (stored, dtype),
+        TERMS: (terms, INDEX_DTYPE),
+        TERM_STARTS: ((terms[0] + 1,), INDPTR_DTYPE),
+        TERM_ROWS: (stored, INDEX_DTYPE),
+        TERM_VALUES: (stored, dtype),
+    }
+
+
+def _check_order(path: Path, extents: dict[str, Extent]) -> None:
     ends = sorted(extent.end for name, extent in extents.items() if name != BLOCK_XXH3)
     if extents[BLOCK_XXH3].offset < ends[-1]:
         raise SegmentError(f"{path}: /block_xxh3 does not lie behind what it covers")

@@ -20,8 +20,10 @@ import xxhash
 from numpy.typing import NDArray
 
 from seedvec import segment as fmt
+from seedvec.sparse import SparseRows
 from storage.failpoints import declare, hit
 from storage.hashing import BLOCK_BYTES, block_count, hash_blocks, hash_rest
+from storage.segment_vectors import DenseVectors, Nonzeros, Shapes, SparseVectors, VectorsPart
 
 IdType = Literal["int", "str"]
 Ids = NDArray[np.int64] | Sequence[int] | Sequence[str]
@@ -50,7 +52,7 @@ class SegmentFile:
 def write_segment(
     path_tmp: Path,
     *,
-    vectors: NDArray[Any],
+    vectors: NDArray[Any] | SparseRows,
     keys_rel: NDArray[np.uint64],
     ids: Ids,
     norms: NDArray[np.float32],
@@ -61,7 +63,8 @@ def write_segment(
     n, d = vectors.shape
     encoded = encode_ids(ids)
     total = None if isinstance(encoded, np.ndarray) else sum(map(len, encoded))
-    with SegmentWriter(path_tmp, n, d, vectors.dtype, metric, total, base_key) as writer:
+    nonzeros = Nonzeros.of(vectors) if isinstance(vectors, SparseRows) else None
+    with SegmentWriter(path_tmp, n, d, vectors.dtype, metric, total, base_key, nonzeros) as writer:
         writer.append(vectors, keys_rel, encoded, norms)
         return writer.finish()
 
@@ -86,9 +89,10 @@ class SegmentWriter:
     As a context manager it unlinks the file where the block ends in an exception or without `finish`.
 
     dtype: float32 or float16; id_bytes_total: None for int ids, else the sum of the ids' UTF-8 lengths; base_key: what
-    the keys count from, where it is known already (a write too large to pend gets its keys later).
+    the keys count from, where it is known already (a write too large to pend gets its keys later); nonzeros: of a
+    segment of sparse vectors, None where they are dense.
     Raises OSError(ENOSPC) where there is no room, ValueError where rows, dimension or what is appended do not fit
-    (zero rows, keys that do not ascend, more rows than announced); the file is then unlinked.
+    (zero rows, keys that do not ascend, more rows or numbers than announced); the file is then unlinked.
     """
 
     def __init__(
@@ -100,6 +104,7 @@ class SegmentWriter:
         metric: str,
         id_bytes_total: int | None,
         base_key: int | None = None,
+        nonzeros: Nonzeros | None = None,
     ) -> None:
         self.path = path
         self.rows = rows
@@ -107,7 +112,8 @@ class SegmentWriter:
         self._id_total = id_bytes_total
         self._id_done = 0
         self._last_key = -1
-        shapes = _shapes(rows, dimension, np.dtype(dtype), metric, id_bytes_total)
+        self._vectors = _part(rows, dimension, np.dtype(dtype), nonzeros)
+        shapes = _shapes(self._vectors, rows, dimension, np.dtype(dtype), metric, id_bytes_total)
         self._finished = False
         self._fd = -1
         try:
@@ -131,7 +137,7 @@ class SegmentWriter:
 
     def append(
         self,
-        vectors: NDArray[Any],
+        vectors: NDArray[Any] | SparseRows,
         keys_rel: NDArray[np.uint64],
         ids: Ids | Sequence[bytes],
         norms: NDArray[np.float32],
@@ -142,7 +148,7 @@ class SegmentWriter:
         self._check(m, vectors, keys_rel, ids, norms)
         if m == 0:
             return
-        self._put(fmt.VECTORS, self.done, vectors)
+        self._vectors.append(self.done, vectors, self._put)
         self._put(fmt.KEYS, self.done, keys_rel)
         self._put(fmt.NORMS, self.done, norms)
         encoded = encode_ids(ids)
@@ -159,6 +165,7 @@ class SegmentWriter:
             raise ValueError(f"{self.done} of {self.rows} rows were appended")
         if self._id_total is not None and self._id_done != self._id_total:
             raise ValueError(f"{self._id_done} of {self._id_total} bytes of ids were appended")
+        self._vectors.finish(self._put, self._get)
         table = self._extents[fmt.BLOCK_XXH3]
         whole = xxhash.xxh3_64()
         blocks = hash_blocks(self._fd, table.offset, whole)
@@ -182,15 +189,12 @@ class SegmentWriter:
     def _check(
         self,
         m: int,
-        vectors: NDArray[Any],
+        vectors: NDArray[Any] | SparseRows,
         keys_rel: NDArray[np.uint64],
         ids: Ids | Sequence[bytes],
         norms: NDArray[np.float32],
     ) -> None:
-        extent = self._extents[fmt.VECTORS]
-        if vectors.dtype != extent.dtype or vectors.shape[1:] != extent.shape[1:]:
-            found, wanted = f"{vectors.dtype} {vectors.shape}", f"{extent.dtype} {extent.shape}"
-            raise ValueError(f"vectors are {found}, the segment's {wanted}")
+        self._vectors.check(vectors)
         if not m == len(keys_rel) == len(ids) == len(norms):
             raise ValueError(f"{m} vectors, {len(keys_rel)} keys, {len(ids)} ids, {len(norms)} norms")
         if self.done + m > self.rows:
@@ -204,6 +208,13 @@ class SegmentWriter:
         data = np.ascontiguousarray(numbers, extent.dtype).reshape(-1).view(np.uint8).data
         _write(self._fd, data, extent.offset + at * row_bytes)
 
+    def _get(self, name: str, start: int, end: int) -> NDArray[Any]:
+        """What was put there, from the page cache. Of a dataset of one dimension."""
+        extent = self._extents[name]
+        width = extent.dtype.itemsize
+        raw = os.pread(self._fd, (end - start) * width, extent.offset + start * width)
+        return np.frombuffer(raw, extent.dtype, end - start)
+
     def _put_str_ids(self, encoded: list[bytes]) -> None:
         joined = b"".join(encoded)
         if self._id_total is None or self._id_done + len(joined) > self._id_total:
@@ -216,17 +227,20 @@ class SegmentWriter:
         self._id_done += len(joined)
 
 
-_Shapes = dict[str, tuple[tuple[int, ...], np.dtype[Any]]]
+def _part(rows: int, dimension: int, dtype: np.dtype[Any], nonzeros: Nonzeros | None) -> VectorsPart:
+    return DenseVectors(rows, dimension, dtype) if nonzeros is None else SparseVectors(rows, dimension, dtype, nonzeros)
 
 
-def _shapes(rows: int, dimension: int, dtype: np.dtype[Any], metric: str, id_bytes_total: int | None) -> _Shapes:
+def _shapes(
+    vectors: VectorsPart, rows: int, dimension: int, dtype: np.dtype[Any], metric: str, id_bytes_total: int | None
+) -> Shapes:
     """The datasets in the order they lie in the file."""
     if rows < 1 or dimension < 1:
         raise ValueError(f"a segment of {rows} rows of dimension {dimension}")
     if dtype not in fmt.VECTOR_DTYPES or metric not in fmt.METRICS:
         raise ValueError(f"a segment of {dtype} under {metric}")
-    shapes: _Shapes = {
-        fmt.VECTORS: ((rows, dimension), dtype),
+    shapes: Shapes = {
+        **vectors.shapes(),
         fmt.KEYS: ((rows,), fmt.KEY_DTYPE),
         fmt.NORMS: ((rows,), fmt.NORM_DTYPE),
     }
@@ -240,7 +254,7 @@ def _shapes(rows: int, dimension: int, dtype: np.dtype[Any], metric: str, id_byt
     return shapes
 
 
-def _upper_bytes(shapes: _Shapes) -> int:
+def _upper_bytes(shapes: Shapes) -> int:
     """No smaller than the file will be: each dataset may skip to the next page, and the headers take some."""
     numbers = sum(int(np.prod(shape, dtype=np.int64)) * dtype.itemsize for shape, dtype in shapes.values())
     return numbers + (len(shapes) + 1) * fmt.ALIGNMENT + 4 * META_BYTES
@@ -254,15 +268,22 @@ def require_room(folder: Path, needed: int) -> None:
 
 
 def layout_of(
-    path: Path, rows: int, dimension: int, dtype: Any, metric: str, id_bytes_total: int | None
+    path: Path,
+    rows: int,
+    dimension: int,
+    dtype: Any,
+    metric: str,
+    id_bytes_total: int | None,
+    nonzeros: Nonzeros | None = None,
 ) -> dict[str, fmt.Extent]:
     """Where the datasets of such a segment lie: always the same. path: of the skeleton that is made to find out."""
-    shapes = _shapes(rows, dimension, np.dtype(dtype), metric, id_bytes_total)
+    vectors = _part(rows, dimension, np.dtype(dtype), nonzeros)
+    shapes = _shapes(vectors, rows, dimension, np.dtype(dtype), metric, id_bytes_total)
     return _lay_out(path, metric, rows, dimension, shapes, None)
 
 
 def _lay_out(
-    path: Path, metric: str, rows: int, dimension: int, shapes: _Shapes, base_key: int | None
+    path: Path, metric: str, rows: int, dimension: int, shapes: Shapes, base_key: int | None
 ) -> dict[str, fmt.Extent]:
     """The HDF5 skeleton: every dataset has its place, none its numbers (the file is sparse)."""
     access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
@@ -281,13 +302,14 @@ def _lay_out(
     extents = {}
     with h5py.File(h5py.h5f.create(os.fsencode(path), h5py.h5f.ACC_TRUNC, fcpl=root, fapl=access)) as file:
         texts = {"format": fmt.text_attribute(fmt.FORMAT), "metric": fmt.text_attribute(metric)}
-        file.attrs.update(texts, version=fmt.VERSION, rows=rows, dimension=dimension)
+        version = fmt.VERSION if fmt.VECTORS in shapes else fmt.SPARSE_VERSION
+        file.attrs.update(texts, version=version, rows=rows, dimension=dimension)
         if base_key is not None:
             file.attrs["base_key"] = base_key
         for name, (shape, dtype) in shapes.items():
             space = h5py.h5s.create_simple(shape)
             dataset = h5py.h5d.create(file.id, name.encode(), h5py.h5t.py_create(dtype), space, how)
-            extents[name] = fmt.Extent(dataset.get_offset(), shape, dtype)
+            extents[name] = fmt.Extent(dataset.get_offset() or 0, shape, dtype)
     return extents
 
 
