@@ -22,7 +22,7 @@ from storage.layout import CATALOGUE_NAME, SEGMENTS_NAME, WRITE_LOCK_NAME
 APPLICATION_ID = 0x53656563
 VERSION = 4
 """1 had no `patches`, no `columns` and no owner in `state`, 2 no `calibration_queries` and no `rejections`, 3 no
-`sparse` in `settings`; `upgrade` makes them."""
+`sparse` in `settings`, no `imports` and no `staged`; `upgrade` makes them."""
 CREATE = declare("catalogue.create")
 CREATE_DATABASE = declare("catalogue.create.database")
 CREATE_FSYNC = declare("catalogue.create.fsync_dir")
@@ -67,6 +67,14 @@ CREATE TABLE rejections(seq INTEGER PRIMARY KEY, spec_seq INTEGER NOT NULL, job 
 """
 QUERIES_SCHEMA = "ALTER TABLE state ADD COLUMN queries_seq INTEGER NOT NULL DEFAULT 0;\n" + QUERIES_TABLE
 SPARSE_SCHEMA = "ALTER TABLE settings ADD COLUMN sparse INTEGER NOT NULL DEFAULT 0;\n"
+IMPORTS_SCHEMA = """
+CREATE TABLE imports(uuid TEXT PRIMARY KEY, mode TEXT NOT NULL, state TEXT NOT NULL, rows INTEGER,
+    done INTEGER NOT NULL, started REAL NOT NULL, made INTEGER NOT NULL, fixed INTEGER NOT NULL, taken);
+CREATE TABLE staged(seq INTEGER PRIMARY KEY, import TEXT NOT NULL, first_key INTEGER NOT NULL UNIQUE,
+    end_key INTEGER NOT NULL, file TEXT, rows INTEGER, bytes INTEGER, xxh3 TEXT);
+"""
+NOT_CLAIMED = "NOT EXISTS (SELECT 1 FROM staged WHERE first_key <= key AND key < end_key)"
+"""Of a row of `items` or `metadata`: no import that is under way has put it there (`storage/imports.py`)."""
 ITEMS_SCHEMA = {
     "int": "CREATE TABLE items(id INTEGER PRIMARY KEY, key INTEGER NOT NULL)",
     "str": "CREATE TABLE items(id TEXT PRIMARY KEY, key INTEGER NOT NULL) WITHOUT ROWID",
@@ -218,7 +226,7 @@ def create(folder: Path, settings: Settings, name: str) -> None:
     (folder / WRITE_LOCK_NAME).touch()
     db = Database(folder / CATALOGUE_NAME, APPLICATION_ID, create=True)
     with db.writing():
-        db.execute(SCHEMA + FILTERS_SCHEMA + QUERIES_TABLE + REJECTIONS_TABLE)
+        db.execute(SCHEMA + FILTERS_SCHEMA + QUERIES_TABLE + REJECTIONS_TABLE + IMPORTS_SCHEMA)
         db.execute(f"PRAGMA user_version = {VERSION}")
         db.execute("INSERT INTO settings VALUES (?,?,?,?,?,?,?,?)", _settings_row(settings))
         db.execute("INSERT INTO owner VALUES (?)", (folder.name,))
@@ -268,7 +276,7 @@ def upgrade(db: Database, name: str) -> None:
             db.execute("INSERT INTO owner VALUES (?)", (db.path.parent.name,))
         if found < 3:
             db.execute(QUERIES_SCHEMA + REJECTIONS_TABLE)
-        db.execute(SPARSE_SCHEMA)
+        db.execute(SPARSE_SCHEMA + IMPORTS_SCHEMA)
         db.execute(f"PRAGMA user_version = {VERSION}")
 
 
@@ -355,10 +363,11 @@ def read_pending(db: Database, settings: Settings, from_key: int = 0, limit: int
 
 def find_keys(db: Database, ids: Sequence[Any]) -> dict[Any, int]:
     """id → key of those ids that are there. The table must exist (the id type is fixed)."""
+    query = f"SELECT id, key FROM items WHERE id = ? AND {NOT_CLAIMED}"
     if len(ids) == 1:
-        row = db.one("SELECT id, key FROM items WHERE id = ?", (ids[0],))
+        row = db.one(query, (ids[0],))
         return {} if row is None else {row[0]: row[1]}
-    return {row[0]: row[1] for row in db.many("SELECT id, key FROM items WHERE id = ?", ((i,) for i in ids))}
+    return {row[0]: row[1] for row in db.many(query, ((i,) for i in ids))}
 
 
 def read_pending_ids(db: Database, from_key: int) -> dict[int, Any]:

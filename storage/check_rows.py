@@ -88,8 +88,19 @@ def read_rows(db: Database, settings: Settings) -> CatalogueRows:
     assert sizes is not None
     deaths, positions, in_pending = _integers(db, "deaths", ("key", "pos", "pending"), by="key")
     (metadata,) = _integers(db, "metadata", ("key",), by="key")
+    staged = list(db.execute("SELECT first_key, end_key FROM staged"))
+    items = Items(*(part[_unclaimed(items.keys, staged)] for part in (items.keys, items.ids)))
+    metadata = metadata[_unclaimed(metadata, staged)]
     last = int(positions.max()) if len(positions) else 0
     return CatalogueRows(items, pending, sizes[0], sizes[1], deaths, in_pending.astype(bool), last, metadata)
+
+
+def _unclaimed(keys: Keys, staged: list[tuple[int, int]]) -> NDArray[np.bool_]:
+    """All but what an import that is under way has put there: it counts for nothing yet."""
+    mask = np.ones(len(keys), bool)
+    for first, end in staged:
+        mask[np.searchsorted(keys, first) : np.searchsorted(keys, end)] = False
+    return mask
 
 
 def _integers(db: Database, table: str, columns: tuple[str, ...], by: str) -> list[Keys]:

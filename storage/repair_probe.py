@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from storage import catalogue, errors, pages, remembered
-from storage.catalogue import SegmentRow, Settings, State
+from storage.catalogue import NOT_CLAIMED, SegmentRow, Settings, State
 from storage.layout import CATALOGUE_NAME, WRITE_LOCK_NAME
 from storage.readonly import ReadOnlyDatabase
 
@@ -91,7 +91,7 @@ class Wreck:
     # ---------------------------------------------------------------- single rows; each raises Unreadable
 
     def key_of(self, id_: Any) -> int | None:
-        row = self._row("SELECT key FROM items WHERE id = ?", (id_,))
+        row = self._row(f"SELECT key FROM items WHERE id = ? AND {NOT_CLAIMED}", (id_,))
         return None if row is None else int(row[0])
 
     def is_dead(self, key: int) -> bool:
@@ -129,11 +129,11 @@ class Wreck:
         if self.settings is None or self.settings.id_type == "auto":
             return
         if self.settings.id_type == "int":
-            yield from self._rows("SELECT id, key FROM items WHERE id > ? ORDER BY id LIMIT ?")
+            yield from self._rows(f"SELECT id, key FROM items WHERE id > ? AND {NOT_CLAIMED} ORDER BY id LIMIT ?")
             return
         seen = set()
         for order in ("ASC", "DESC"):
-            for row in self._until_damage(f"SELECT id, key FROM items ORDER BY id {order}"):
+            for row in self._until_damage(f"SELECT id, key FROM items WHERE {NOT_CLAIMED} ORDER BY id {order}"):
                 if row[0] in seen:
                     return
                 seen.add(row[0])

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from storage import catalogue, errors
+from storage.catalogue import NOT_CLAIMED
 from storage.database import Database
 from storage.documents import read_metadata
 from storage.queries import MAX_GIVEN, most_of, spread
@@ -106,6 +107,7 @@ class Turn:
         """Returns (rows, first assigned id or None). Raises IdsTaken, WrongIdType, IdsExhausted, PendingFull."""
         self._room(batch, sealed)
         ids, first = self._ids(batch, sealed)
+        self._take_claimed(batch.ids)
         base = self.state.next_key
         try:
             self.db.many(
@@ -121,6 +123,7 @@ class Turn:
         """As add, but an id that exists gets a new key and its old one dies. Ids must be given or are assigned."""
         self._room(batch, sealed)
         ids, first = self._ids(batch, sealed)
+        self._take_claimed(batch.ids)
         old = catalogue.find_keys(self.db, ids) if batch.ids is not None else {}
         self._bury(list(old.values()))
         base = self.state.next_key
@@ -129,6 +132,26 @@ class Turn:
         self._store(batch, ids, sealed)
         self.state.live += len(batch) - len(old)
         return len(batch), first
+
+    def _take_claimed(self, ids: Sequence[Any] | None) -> None:
+        """Ids that an import has only claimed are free: whoever is first has them, and that import comes to nothing."""
+        if not ids or self.db.one("SELECT 1 FROM staged LIMIT 1") is None:
+            return
+        out = f"DELETE FROM items WHERE id = ? AND NOT {NOT_CLAIMED} RETURNING id, key"
+        whose = "(SELECT import FROM staged WHERE first_key <= ? AND ? < end_key)"
+        for id_, key in list(self.db.many(out, ((i,) for i in ids))):
+            self.db.execute(f"UPDATE imports SET taken = ? WHERE uuid = {whose}", (id_, key, key))
+
+    def replace(self, ids: list[Any], keys: list[int]) -> None:
+        """Rows of a segment, with keys of their own already, take the place of those that bear their ids."""
+        self._take_claimed(ids)
+        old = catalogue.find_keys(self.db, ids)
+        self._bury(list(old.values()))
+        rows = zip(ids, keys, strict=True)
+        self.db.many("INSERT OR REPLACE INTO items(id, key) VALUES (?,?)", rows)
+        if self.settings.id_type == "int":
+            self.gave(max(ids))
+        self.state.live += len(ids) - len(old)
 
     def _room(self, batch: Batch, sealed: SealedRows | None) -> None:
         if sealed is not None:
@@ -145,19 +168,26 @@ class Turn:
             kind = "str" if isinstance(batch.ids[0], str) else "int"
         else:
             kind = "int" if self.settings.id_type == "auto" else self.settings.id_type
-        self._fix_id_type(kind)
+        self.fix_id_type(kind)
         if batch.ids is not None:
             if kind == "int":
-                self.state.next_id = max(self.state.next_id, min(max(batch.ids) + 1, MAX_INT_ID))
+                self.gave(max(batch.ids))
             return batch.ids, None
         assigned = reserve_ids(self, n)
         return assigned, assigned[0]
 
-    def _fix_id_type(self, kind: str) -> None:
+    def gave(self, largest: int) -> None:
+        """A client has given int ids: assigned ones go on behind the largest."""
+        self.state.next_id = max(self.state.next_id, min(largest + 1, MAX_INT_ID))
+
+    def fix_id_type(self, kind: str) -> None:
+        """By the first write. Raises WrongIdType where it is fixed to another."""
         if self.settings.id_type == kind:
             return
         if self.settings.id_type != "auto":
             raise errors.WrongIdType(self.settings.id_type)
+        # One of the other type may be left, empty, by an import that came to nothing.
+        self.db.execute("DROP TABLE IF EXISTS items")
         self.db.execute(catalogue.ITEMS_SCHEMA[kind])
         self.db.execute("UPDATE settings SET id_type = ?", (kind,))
         self.settings = catalogue.read_settings(self.db)
@@ -219,9 +249,12 @@ class Turn:
         named = " UNION ALL ".join(f"SELECT file FROM {table}" for table in ("segments", "indexes", "columns"))
         files = [row[0] for row in self.db.execute(named)]
         live = self.state.live
+        # Without a condition, where it can be: then SQLite drops the pages unread.
+        some = f" WHERE {NOT_CLAIMED}" if self.db.one("SELECT 1 FROM staged LIMIT 1") is not None else ""
         if self.settings.id_type != "auto":
-            self.db.execute("DELETE FROM items")
-        for table in ("pending", "metadata", "deaths", "patches", "segments", "indexes", "columns", "rejections"):
+            self.db.execute("DELETE FROM items" + some)
+        self.db.execute("DELETE FROM metadata" + some)
+        for table in ("pending", "deaths", "patches", "segments", "indexes", "columns", "rejections"):
             self.db.execute(f"DELETE FROM {table}")
         self.state.log_pos += 1
         self.state.trimmed_pos = self.state.log_pos

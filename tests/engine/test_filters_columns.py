@@ -305,7 +305,10 @@ def test_columns_that_are_damaged_while_they_are_mapped_are_derived_anew(rig: Ri
 # -------------------------------------------------------------------- an older format
 
 
-FORMAT_3 = ("ALTER TABLE settings DROP COLUMN sparse", "PRAGMA user_version = 3")
+FORMAT_3 = (
+    *("ALTER TABLE settings DROP COLUMN sparse", "DROP TABLE imports", "DROP TABLE staged"),
+    "PRAGMA user_version = 3",
+)
 FORMAT_2 = (
     *FORMAT_3,
     *("DROP TABLE calibration_queries", "DROP TABLE rejections", "ALTER TABLE state DROP COLUMN queries_seq"),
