@@ -28,6 +28,7 @@ from storage.check_rows import (
     check_metadata,
     read_rows,
 )
+from storage.check_snapshots import check_snapshots
 from storage.layout import (
     BALLAST_NAME,
     CATALOGUE_NAME,
@@ -38,11 +39,13 @@ from storage.layout import (
     REGISTRY_NAME,
     SEGMENTS_NAME,
     SHUT_NAME,
+    SNAPSHOTS_NAME,
     SQLITE_SUFFIXES,
     WRITE_LOCK_NAME,
     CollectionFolder,
     DataFolder,
 )
+from storage.manifest import MANIFEST_NAME
 from storage.readonly import ReadOnlyDatabase
 from storage.report import Finding, Report
 
@@ -55,21 +58,23 @@ def check(data_dir: str | os.PathLike[str]) -> Report:
     report = Report(data.root)
     # Folders first, names second: a collection that is being created has its folder first.
     folders = _folders(data)
-    named = _read_registry(data, report)
-    if named is None:
+    names = _read_registry(data, report)
+    if names is None:
         return report
-    for one in named:
+    for one in names.collections:
         folder = data.collection(one.uuid)
         if one.reason is not None:
             report.add("warning", one.name, f"closed when the server started: {one.reason}")
         _check_collection(folder, one.name, data, report)
-    uuids = {one.uuid for one in named}
+    uuids = {one.uuid for one in names.collections}
     for folder_name in sorted(folders - uuids):
-        _note_unnamed(data.collection(folder_name), report)
+        _note_unnamed(data.collection(folder_name), folder_name in names.loose, report)
+    _judge_aliases(names, report)
+    check_snapshots(data, names.snapshots, report)
     if (data.root / DAMAGED_NAME).is_dir():
         report.add("note", DAMAGED_NAME, "damaged originals that `seedvec repair` has kept: no server reads them")
-    ours = {LOCK_NAME, BALLAST_NAME, COLLECTIONS_NAME, DAMAGED_NAME, *_sqlite(REGISTRY_NAME)}
-    _note_strays(data.root, ours, "", report)
+    ours = {LOCK_NAME, BALLAST_NAME, COLLECTIONS_NAME, DAMAGED_NAME, SNAPSHOTS_NAME, MANIFEST_NAME}
+    _note_strays(data.root, ours | _sqlite(REGISTRY_NAME), "", report)
     return report
 
 
@@ -80,46 +85,72 @@ def _folders(data: DataFolder) -> set[str]:
     return set()
 
 
-def _note_unnamed(folder: CollectionFolder, report: Report) -> None:
-    """A creation that is under way has nothing in it yet, and a drop has marked it."""
+def _note_unnamed(folder: CollectionFolder, loose: bool, report: Report) -> None:
+    """A creation that is under way has nothing in it yet, and a drop has marked it. loose: so the registry says."""
     where = f"c/{folder.root.name}"
     with suppress(errors.StorageError, apsw.Error, OSError):
         with closing(ReadOnlyDatabase(folder.catalogue, catalogue.APPLICATION_ID, catalogue.VERSION)) as db:
             state = catalogue.read_state(db)
-        if state.uuid == folder.root.name and not state.dropped and state.next_key > 1:
+        if not loose and state.uuid == folder.root.name and not state.dropped and state.next_key > 1:
             what = f"a collection ({state.name}, {state.live:,} items) whose name the registry has lost"
             report.add("error", where, what, "the next start names it again, and so does `seedvec repair`")
             return
-    report.add("note", where, "no name leads to this folder: what a creation or a drop has left is swept at a start")
+    what = "no name leads to this folder: what a creation, a drop or a restore has left is swept at a start"
+    report.add("note", where, what)
 
 
 def _sqlite(name: str) -> set[str]:
     return {name + suffix for suffix in SQLITE_SUFFIXES}
 
 
-def _read_registry(data: DataFolder, report: Report) -> list[registry.Registered] | None:
+@dataclass(frozen=True, slots=True)
+class _Names:
+    collections: list[registry.Registered]
+    aliases: dict[str, str]
+    snapshots: dict[str, str]
+    """Name → folder."""
+    loose: set[str]
+
+
+def _judge_aliases(names: _Names, report: Report) -> None:
+    there = {one.name for one in names.collections}
+    for alias, collection in names.aliases.items():
+        if alias in there:
+            report.add("error", REGISTRY_NAME, f"{alias} is both a collection and an alias of {collection}", REPAIR)
+        if collection not in there:
+            report.add("warning", REGISTRY_NAME, f"alias {alias} leads to {collection}, which is not there")
+
+
+def _read_registry(data: DataFolder, report: Report) -> _Names | None:
     if not data.registry.exists():
         report.add("error", REGISTRY_NAME, "there is none: this is no data folder, or its registry is lost", REPAIR)
         return None
     try:
-        with closing(ReadOnlyDatabase(data.registry, registry.APPLICATION_ID)) as db:
+        with closing(ReadOnlyDatabase(data.registry, registry.APPLICATION_ID, registry.VERSION)) as db:
             check_pages(data.registry, REGISTRY_NAME, report)
             for fault in db.integrity():
                 report.add("error", REGISTRY_NAME, f"SQLite finds it damaged: {fault}", REPAIR)
-            return _named(db)
+            with db.reading():
+                return _read_names(db)
     except (errors.StorageError, apsw.Error, OSError) as e:
-        report.add("error", REGISTRY_NAME, f"it cannot be read: {e}", REPAIR)
+        advice = "" if isinstance(e, errors.OtherVersion) else REPAIR
+        report.add("error", REGISTRY_NAME, f"it cannot be read: {e}", advice)
         return None
 
 
-def _named(db: ReadOnlyDatabase) -> list[registry.Registered]:
-    rows = db.execute("SELECT name, uuid, reason FROM collections ORDER BY name")
-    return [registry.Registered(*row) for row in rows]
+def _read_names(db: ReadOnlyDatabase) -> _Names:
+    collections = db.execute("SELECT name, uuid, reason FROM collections ORDER BY name")
+    return _Names(
+        [registry.Registered(*row) for row in collections],
+        dict(db.execute("SELECT name, collection FROM aliases ORDER BY name")),
+        dict(db.execute("SELECT name, folder FROM snapshots ORDER BY name")),
+        {row[0] for row in db.execute("SELECT uuid FROM loose")},
+    )
 
 
 def _still_named(data: DataFolder, name: str, folder: CollectionFolder) -> bool:
-    with closing(ReadOnlyDatabase(data.registry, registry.APPLICATION_ID)) as db:
-        return any(r.name == name and r.uuid == folder.root.name for r in _named(db))
+    with closing(ReadOnlyDatabase(data.registry, registry.APPLICATION_ID, registry.VERSION)) as db:
+        return any(r.name == name and r.uuid == folder.root.name for r in _read_names(db).collections)
 
 
 def _check_collection(folder: CollectionFolder, name: str, data: DataFolder, report: Report) -> None:

@@ -41,11 +41,13 @@ def info(path: str | os.PathLike[str]) -> str:
 
 def _folder(data: DataFolder) -> str:
     try:
-        with closing(ReadOnlyDatabase(data.registry, registry.APPLICATION_ID)) as db:
+        with closing(ReadOnlyDatabase(data.registry, registry.APPLICATION_ID, registry.VERSION)) as db:
             named = [
                 registry.Registered(*row)
                 for row in db.execute("SELECT name, uuid, reason FROM collections ORDER BY name")
             ]
+            aliases = list(db.execute("SELECT name, collection FROM aliases ORDER BY name"))
+            snapshots = list(db.execute("SELECT name, folder, created FROM snapshots ORDER BY name"))
     except (errors.StorageError, apsw.Error) as e:
         return f"{data.root}: no data folder that can be read: {e}"
     owner = holder(data.root)
@@ -58,6 +60,9 @@ def _folder(data: DataFolder) -> str:
             lines += _collection(data.collection(one.uuid))
         except (errors.StorageError, apsw.Error, OSError) as e:
             lines.append(f"  the catalogue cannot be read: {e}")
+    lines += [""] * bool(aliases) + [f"alias {name} → {collection}" for name, collection in aliases]
+    lines += [""] * bool(snapshots)
+    lines += [f"snapshot {name} (snapshots/{folder}), taken {created}" for name, folder, created in snapshots]
     return "\n".join(lines)
 
 

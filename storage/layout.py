@@ -9,6 +9,8 @@ LOCK_NAME: Final = "LOCK"
 BALLAST_NAME: Final = "ballast"
 REGISTRY_NAME: Final = "registry.db"
 COLLECTIONS_NAME: Final = "c"
+SNAPSHOTS_NAME: Final = "snapshots"
+"""The folder of the snapshots, each a data folder of its own under a generated name."""
 DAMAGED_NAME: Final = "damaged"
 """What `seedvec repair` has kept of the originals."""
 CATALOGUE_NAME: Final = "catalog.db"
@@ -41,6 +43,10 @@ class DataFolder:
     @property
     def collections(self) -> Path:
         return self.root / COLLECTIONS_NAME
+
+    @property
+    def snapshots(self) -> Path:
+        return self.root / SNAPSHOTS_NAME
 
     def collection(self, uuid_hex: str) -> "CollectionFolder":
         return CollectionFolder(self.collections / uuid_hex)

@@ -8,7 +8,8 @@ crash of the repair leaves there can be deleted. Indexes and metadata columns ar
 import os
 import time
 import uuid
-from contextlib import closing
+from contextlib import closing, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -22,10 +23,11 @@ from storage.layout import DAMAGED_NAME, REGISTRY_NAME, SQLITE_SUFFIXES, DataFol
 from storage.lock import acquire
 from storage.orphans import Kind, look
 from storage.readonly import ReadOnlyDatabase
-from storage.registry import Registered, Registry
+from storage.registry import NameTaken, NoSuchName, Registered, Registry
 from storage.repair_plan import Plan, plan
 from storage.repair_report import RepairReport
 from storage.repair_write import Norms, write
+from storage.snapshot_sweep import adopt_snapshots
 
 STAGE_NAME: Final = "unfinished"
 FOLDER: Final = declare("repair.folder")
@@ -67,8 +69,10 @@ class _Repair:
         """All collections, by the registry or by their folders; a registry that is damaged is made anew first."""
         if not self.report.dry_run:
             clear_database(self.data.registry)
-        read, damage = _read_registry(self.data)
-        entries = read + _unnamed(self.data, {entry.uuid for entry in read}, {entry.name for entry in read})
+        known, damage = _read_registry(self.data)
+        read = known.collections
+        uuids = {entry.uuid for entry in read} | known.loose
+        entries = read + _unnamed(self.data, uuids, {entry.name for entry in read})
         for entry in entries[len(read) :]:
             self.report.notes.append(f"the registry does not name c/{entry.uuid}: it is {entry.name}")
         if damage:
@@ -83,6 +87,11 @@ class _Repair:
             for entry in entries:
                 if entry.uuid not in there:
                     made.adopt(entry.uuid, entry.name)
+            if damage:
+                for alias, collection in known.aliases.items():
+                    with suppress(NameTaken, NoSuchName):
+                        made.point(alias, collection)
+                self.report.notes += [f"snapshot {name} is named again" for name in adopt_snapshots(made)]
         return entries
 
     # ---------------------------------------------------------------- one collection
@@ -135,17 +144,32 @@ class _Repair:
         fsync_dir(self.kept)
 
 
-def _read_registry(data: DataFolder) -> tuple[list[Registered], str]:
-    """The rows that can be read, and what is damaged."""
+@dataclass(slots=True)
+class _Known:
+    """What can be read of the registry. loose: folders that are not to be named again."""
+
+    collections: list[Registered] = field(default_factory=list)
+    aliases: dict[str, str] = field(default_factory=dict)
+    loose: set[str] = field(default_factory=set)
+
+
+def _read_registry(data: DataFolder) -> tuple[_Known, str]:
+    """And what is damaged."""
+    known = _Known()
     if not data.registry.exists():
-        return [], "it is gone"
+        return known, "it is gone"
     try:
-        with closing(ReadOnlyDatabase(data.registry, registry.APPLICATION_ID)) as db:
-            rows = [Registered(*r) for r in db.execute("SELECT name, uuid, reason FROM collections ORDER BY name")]
+        with closing(ReadOnlyDatabase(data.registry, registry.APPLICATION_ID, registry.VERSION)) as db:
+            rows = db.execute("SELECT name, uuid, reason FROM collections ORDER BY name")
+            known.collections = [Registered(*row) for row in rows]
+            known.loose = {row[0] for row in db.execute("SELECT uuid FROM loose")}
+            known.aliases = dict(db.execute("SELECT name, collection FROM aliases"))
         bad = pages.verify(data.registry)
+    except errors.OtherVersion:
+        raise  # it is whole: made anew it would lose what only a start can bring over
     except (errors.StorageError, apsw.Error, OSError) as e:
-        return [], f"it cannot be read ({e})"
-    return rows, f"{len(bad)} of its pages are damaged" if bad else ""
+        return known, f"it cannot be read ({e})"
+    return known, f"{len(bad)} of its pages are damaged" if bad else ""
 
 
 def _unnamed(data: DataFolder, named: set[str], names: set[str]) -> list[Registered]:

@@ -21,7 +21,8 @@ from storage.layout import CATALOGUE_NAME, COLLECTIONS_NAME, SEGMENTS_NAME, WRIT
 from storage.orphans import Kind, look
 from storage.publish import Publisher
 from storage.queries import forget_sample
-from storage.registry import Registered, Registry, discard
+from storage.registry import Aliased, Registered, Registry, discard
+from storage.snapshot_sweep import adopt_snapshots, sweep_snapshots
 from storage.turns import Turns
 
 log = logging.getLogger(__name__)
@@ -36,12 +37,14 @@ def recover(data: Path) -> None:
     try:
         registry.verify()
         _see_to_orphans(registry)
+        _see_to_snapshots(registry)
         for entry in registry.read():
             try:
                 reason = _reason(registry.folder(entry.uuid), entry.name)
             except errors.Dropped:
-                _drop_to_the_end(registry, entry)
-                continue
+                if _drop_to_the_end(registry, entry):
+                    continue
+                reason = _reason(registry.folder(entry.uuid), entry.name)
             if reason is not None:
                 log.error("collection %s is closed: %s", entry.name, reason)
             if reason != entry.reason:
@@ -61,20 +64,29 @@ def _note(registry: Registry, entry: Registered, reason: str | None) -> None:
             registry.shut(entry.uuid)
 
 
-def _drop_to_the_end(registry: Registry, entry: Registered) -> None:
+def _drop_to_the_end(registry: Registry, entry: Registered) -> bool:
+    """False: it stays, for it has been given an alias before it was gone."""
     log.info("collection %s was being dropped: it is dropped to the end", entry.name)
     try:
         registry.drop(entry.name, entry.uuid)
+    except Aliased:
+        return False
     except (errors.StorageError, OSError) as e:
         # It is marked, so that nobody opens it: on a full disk the others serve, and the next start tries again.
         log.error("collection %s cannot be dropped: %s", entry.name, e)
+    return True
 
 
 def _see_to_orphans(registry: Registry) -> None:
     """Folders that no row names: of creations and drops that were not finished, or of rows that were lost."""
     named = {entry.uuid for entry in registry.read()}
+    loose = registry.loose()
     for folder in sorted((registry.data / COLLECTIONS_NAME).iterdir()):
         if folder.name in named:
+            continue
+        if folder.name in loose:
+            log.info("sweeping %s, which a restore has left", folder)
+            discard(folder)
             continue
         kind, state = look(folder)
         if state is not None and (kind is Kind.COLLECTION or (kind is Kind.EMPTY and registry.made_anew)):
@@ -89,6 +101,20 @@ def _see_to_orphans(registry: Registry) -> None:
             discard(folder)
         else:
             log.error("%s is no collection of this folder, or cannot be read: it is left alone", folder)
+    try:
+        registry.forget_loose()
+    except errors.StorageError as e:
+        log.error("the registry cannot be tidied: %s", e)
+
+
+def _see_to_snapshots(registry: Registry) -> None:
+    try:
+        for name in adopt_snapshots(registry) if registry.made_anew else []:
+            log.error("the registry had lost snapshot %s: it is named again", name)
+        sweep_snapshots(registry)
+    except (errors.StorageError, OSError) as e:
+        # Nothing that is served depends on them.
+        log.error("the snapshots cannot be tidied: %s", e)
 
 
 def _reason(folder: Path, name: str) -> str | None:
