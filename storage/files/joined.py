@@ -7,22 +7,22 @@ from pathlib import Path
 from storage.files.contract import BadFile, Batch, Outline, Reader
 
 
-def join(paths: Sequence[Path], open_one: Callable[[Path], Reader]) -> Reader:
-    """The rows of all in that order. Raises BadFile: no file at all, or files that do not agree in dimension, dtype,
+def join(paths: Sequence[Path], open_one: Callable[[Path], Reader], notes: tuple[str, ...] = ()) -> Reader:
+    """The rows of all in that order; notes come before those of the files. Raises BadFile: no file at all, or files that do not agree in dimension, dtype,
     or whether they have ids and metadata."""
     if not paths:
         raise BadFile("there is no file to read")
     if len(paths) == 1:
         return open_one(paths[0])
-    return _Joined(paths, open_one)
+    return _Joined(paths, open_one, notes)
 
 
 class _Joined:
-    def __init__(self, paths: Sequence[Path], open_one: Callable[[Path], Reader]) -> None:
+    def __init__(self, paths: Sequence[Path], open_one: Callable[[Path], Reader], notes: tuple[str, ...]) -> None:
         self._paths = paths
         self._open_one = open_one
         self._open: Reader | None = None
-        self.outline = self._outline()
+        self.outline = self._outline(notes)
 
     def batches(self, rows: int) -> Iterator[Batch]:
         done = 0
@@ -43,7 +43,7 @@ class _Joined:
             self._open.close()
             self._open = None
 
-    def _outline(self) -> Outline:
+    def _outline(self, first_notes: tuple[str, ...]) -> Outline:
         outlines = []
         for path in self._paths:
             try:
@@ -54,8 +54,8 @@ class _Joined:
             reader.close()
             _agree(outlines[0], outlines[-1], path)
         counts = [o.rows for o in outlines]
-        notes = tuple(dict.fromkeys(note for o in outlines for note in o.notes))
-        return replace(outlines[0], rows=None if None in counts else sum(c for c in counts if c), notes=notes)
+        notes = (*first_notes, *(note for o in outlines for note in o.notes))
+        return replace(outlines[0], rows=None if None in counts else sum(c for c in counts if c), notes=tuple(dict.fromkeys(notes)))
 
 
 def _agree(first: Outline, other: Outline, path: Path) -> None:

@@ -1,0 +1,80 @@
+"""Ids as a column of a file: whole numbers, or strings of a fixed width."""
+
+import re
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from storage.files.contract import BadFile, IdKind, Ids
+from storage.files.numbers import Matrix
+
+STRING_BYTES_MAX: Final = 1 << 13
+"""Width of one string in a file; four times what 512 characters take in UCS-4. Bounds what a batch allocates."""
+_DTYPE: Final = re.compile(r"[<>|=]?(?:[iu][1248]|[SU]\d{1,5})")
+
+
+class IdColumn:
+    """n ids of one kind. Raises BadFile where these can be none."""
+
+    def __init__(self, matrix: Matrix, what: str) -> None:
+        """matrix: (n, 1) of integers, `U` (UCS-4) or `S` (UTF-8); what: how messages call the place."""
+        if matrix.width != 1 or matrix.bfloat16 or matrix.dtype.kind not in "iuSU":
+            raise BadFile(f"{what}: ids are one whole number or string a row")
+        if not 0 < matrix.dtype.itemsize <= STRING_BYTES_MAX:
+            raise BadFile(f"{what}: strings of {matrix.dtype.itemsize} bytes are no ids")
+        self.kind: IdKind = "int" if matrix.dtype.kind in "iu" else "str"
+        self.rows = matrix.rows
+        self._matrix = matrix
+        self._what = what
+
+    def take(self, start: int, stop: int) -> Ids:
+        """Of rows start … stop. Raises BadFile with the row: negative or above 2^63-1, or no text."""
+        column = self._matrix.take(start, stop).reshape(-1)
+        try:
+            return _numbers(column) if self.kind == "int" else _texts(column)
+        except _BadId as e:
+            raise BadFile(f"{self._what}: {e}", start + e.row) from None
+
+
+class _BadId(Exception):
+    def __init__(self, text: str, wrong: NDArray[np.bool_]) -> None:
+        super().__init__(text)
+        self.row = int(np.argmax(wrong))
+
+
+def id_dtype(descr: Any, what: str) -> np.dtype[Any]:
+    """Of NumPy's spelling. Raises BadFile where ids are not kept so."""
+    if isinstance(descr, str) and _DTYPE.fullmatch(descr):
+        return np.dtype(descr)
+    raise BadFile(f"{what}: ids are whole numbers or strings (numpy dtypes int64, S or U)")
+
+
+def _numbers(column: NDArray[Any]) -> NDArray[np.int64]:
+    wrong = column > np.iinfo(np.int64).max if column.dtype == np.uint64 else column < 0
+    if wrong.any():
+        raise _BadId("an id is not in 0 … 2^63-1", wrong)
+    return column.astype(np.int64, copy=False)
+
+
+def _texts(column: NDArray[Any]) -> list[str]:
+    if column.dtype.kind == "U":
+        points = column.view(np.uint32).reshape(len(column), -1)
+        # NumPy makes strings of any 32 bits, also such as Python then chokes on.
+        wrong = (points > 0x10FFFF) | ((points >= 0xD800) & (points < 0xE000))
+        if wrong.any():
+            raise _BadId("an id is no text", wrong.any(axis=1))
+        return [str(text) for text in column.tolist()]
+    raw: list[bytes] = column.tolist()
+    try:
+        return [text.decode() for text in raw]
+    except UnicodeDecodeError:
+        raise _BadId("an id is no UTF-8", np.array([not _is_utf8(text) for text in raw])) from None
+
+
+def _is_utf8(text: bytes) -> bool:
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
