@@ -117,8 +117,9 @@ class StrIds:
 class Segment:
     """An open segment; all arrays are read-only views of one private mapping, and stay valid while any is held.
 
-    vectors: (n, d) float32 or float16, or the same as `SparseRows`, with postings besides; keys_rel: (n,) uint64, strictly ascending, relative to the catalogue's base
-    key; ids: (n,) int64, or StrIds; norms: (n,) float32; block_xxh3: (m,) uint64. extents: dataset → where it lies.
+    vectors: (n, d) float32 or float16, or sparse, with postings besides; keys_rel: (n,) uint64, strictly ascending,
+    relative to the catalogue's base key; ids: (n,) int64, or StrIds; norms: (n,) float32; block_xxh3: (m,) uint64.
+    extents: dataset → where it lies.
     """
 
     def __init__(
@@ -161,6 +162,10 @@ class Segment:
         return int(self.vectors.shape[1])
 
     @property
+    def sparse(self) -> bool:
+        return isinstance(self.vectors, SparseRows)
+
+    @property
     def id_type(self) -> str:
         return "str" if isinstance(self.ids, StrIds) else "int"
 
@@ -178,7 +183,7 @@ class Segment:
 
     def read_ahead(self, rows: NDArray[np.int64]) -> None:
         """The kernel starts reading the vectors of these rows (any shape, -1: none), all at once: a disk answers many
-        such requests in the time of a few, where touching one row after the other waits for each. Of a dense segment."""
+        such requests in the time of a few, where touching one row after the other waits for each. Dense rows alone."""
         extent = self.extents[VECTORS]
         width = extent.nbytes // extent.shape[0]
         begins = extent.offset + np.unique(rows[rows >= 0]) * width

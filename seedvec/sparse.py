@@ -19,8 +19,8 @@ INDEX_DTYPE: Final = np.dtype("<i4")
 class SparseRows:
     """n rows of which row i has the numbers `values[a:b]` at the places `indices[a:b]`, a and b being `indptr[i:i+2]`.
 
-    indptr: (n+1,) int64, from 0; indices: (nnz,) int32, ascending within a row; values: (nnz,) of a float dtype. Numbers
-    that were given as 0 are kept: rows come back as they were stored.
+    indptr: (n+1,) int64, from 0; indices: (nnz,) int32, ascending within a row; values: (nnz,) of a float dtype.
+    Numbers that were given as 0 are kept: rows come back as they were stored.
     """
 
     indptr: NDArray[np.int64]

@@ -13,11 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from seedvec.sparse import SparseRows
 from storage import errors
 from storage.atomic import fsync_dir
 from storage.database import Database
 from storage.failpoints import declare, hit
 from storage.layout import CATALOGUE_NAME, SEGMENTS_NAME, WRITE_LOCK_NAME
+from storage.pending_vectors import decode
 
 APPLICATION_ID = 0x53656563
 VERSION = 4
@@ -209,11 +211,11 @@ class JobRow:
 
 @dataclass(frozen=True, slots=True)
 class PendingRows:
-    """keys: (n,) int64 ascending; ids: n; vectors: (n, d) in the collection's dtype."""
+    """keys: (n,) int64 ascending; ids: n; vectors: (n, d) in the collection's dtype, sparse where that is."""
 
     keys: NDArray[np.int64]
     ids: list[Any]
-    vectors: NDArray[Any]
+    vectors: NDArray[Any] | SparseRows
 
 
 def create(folder: Path, settings: Settings, name: str) -> None:
@@ -357,7 +359,7 @@ def read_pending(db: Database, settings: Settings, from_key: int = 0, limit: int
         keys.append(key)
         ids.append(id_)
         blobs.append(blob)
-    vectors = np.frombuffer(b"".join(blobs), settings.vector_dtype).reshape(len(keys), settings.dimension)
+    vectors = decode(blobs, settings.dimension, settings.vector_dtype, settings.sparse)
     return PendingRows(np.array(keys, np.int64), ids, vectors)
 
 

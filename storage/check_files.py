@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from seedvec import segment as fmt
 from seedvec.segment import Segment, SegmentError, StrIds, open_segment
 from storage.catalogue import ColumnsRow, IndexRow, SegmentRow, Settings
+from storage.check_sparse import sparse_faults
 from storage.hashing import BLOCK_BYTES, FileCut, hash_blocks, hash_rest, hex16
 from storage.report import Report
 
@@ -138,6 +139,8 @@ def _what_lies_in(segment: Segment, start: int, end: int) -> list[str]:
         first, last = low // row_bytes, (high - 1) // row_bytes
         if name == fmt.ID_BYTES:
             found.append(f"ids (their bytes {first:,} to {last:,})")
+        elif name in fmt.SPARSE and name != fmt.INDPTR:
+            found.append(f"{name} {first:,} to {last:,}")
         else:
             found.append(f"{name} of rows {first:,} to {min(last, segment.rows - 1):,}")
     return found
@@ -150,6 +153,7 @@ def _check_content(segment: Segment, row: SegmentRow, settings: Settings, where:
         "dimension": (segment.dimension, settings.dimension),
         "metric": (segment.metric, settings.metric),
         "dtype": (segment.vectors.dtype.name, settings.dtype),
+        "sparse": (segment.sparse, settings.sparse),
         "id type": (segment.id_type, settings.id_type),
     }
     faults = [f"{name} {here}, but {there} in the catalogue" for name, (here, there) in said.items() if here != there]
@@ -160,6 +164,7 @@ def _check_content(segment: Segment, row: SegmentRow, settings: Settings, where:
         faults.append(f"its last key is {int(keys[-1])}, beyond its span of {row.span}")
     if isinstance(segment.ids, StrIds) and not segment.ids.consistent():
         faults.append("the offsets of its ids do not ascend, or do not end where the ids do")
+    faults += sparse_faults(segment)
     for fault in faults:
         report.add("error", where, fault, "this is a fault of the program that wrote it: please report it")
     return not faults

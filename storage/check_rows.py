@@ -17,6 +17,7 @@ from seedvec.segment import Segment, StrIds
 from storage.catalogue import PENDING_ROW_BYTES, SegmentRow, Settings, State
 from storage.database import Database
 from storage.errors import Damaged
+from storage.pending_vectors import wrong
 from storage.report import Report, examples
 
 FETCH_ROWS: Final = 100_000
@@ -80,10 +81,9 @@ def read_rows(db: Database, settings: Settings) -> CatalogueRows:
         pending = _by_key(*_integers(db, "pending", ("key", "id"), by="key"))
     else:
         pending = _by_key(*_with_texts(db.execute("SELECT key, id FROM pending")))
-    wanted = settings.dimension * settings.vector_dtype.itemsize
+    bad = wrong(settings.dimension, settings.vector_dtype, settings.sparse)
     sizes = db.one(
-        "SELECT coalesce(sum(length(vector) + ?), 0), count(*) FILTER (WHERE length(vector) <> ?) FROM pending",
-        (PENDING_ROW_BYTES, wanted),
+        f"SELECT coalesce(sum(length(vector) + ?), 0), count(*) FILTER (WHERE {bad}) FROM pending", (PENDING_ROW_BYTES,)
     )
     assert sizes is not None
     deaths, positions, in_pending = _integers(db, "deaths", ("key", "pos", "pending"), by="key")

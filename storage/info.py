@@ -75,7 +75,7 @@ def _collection(folder: CollectionFolder) -> list[str]:
     spec = s.index_spec
     total = sum(r.total_bytes for r in segments)
     lines = [
-        f"  {s.dimension} × {s.dtype}, {s.metric}, {s.id_type} ids, created {s.created}",
+        f"  {s.dimension} × {'sparse ' * s.sparse}{s.dtype}, {s.metric}, {s.id_type} ids, created {s.created}",
         f"  index {spec.get('kind')} {spec.get('params') or ''}".rstrip() + f", recall {s.recall}",
         (
             f"  {state.live:,} live vectors; {state.pending_rows:,} pending ({state.pending_bytes:,} bytes); "
@@ -117,7 +117,8 @@ def _segment_file(path: Path) -> str:
         return str(e)
     lines = [
         (
-            f"{path}: a segment of {segment.rows:,} × {segment.dimension} {segment.vectors.dtype}, {segment.metric}, "
+            f"{path}: a segment of {segment.rows:,} × {segment.dimension} {'sparse ' * segment.sparse}"
+            f"{segment.vectors.dtype}, {segment.metric}, "
             f"{segment.id_type} ids, {segment.file_bytes:,} bytes"
         ),
         f"  keys {int(segment.keys_rel[0])} to {int(segment.keys_rel[-1])} from the base key in the catalogue",

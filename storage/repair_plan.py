@@ -143,9 +143,9 @@ def _find_unnamed(made: Plan, named: set[str]) -> None:
 
 def _stranger(found: Salvaged, settings: Settings) -> bool:
     file = found.file
-    wanted = (settings.dimension, settings.metric, settings.vector_dtype)
+    wanted = (settings.dimension, settings.metric, settings.vector_dtype, settings.sparse)
     other_ids = settings.id_type not in ("auto", file.id_type)
-    return other_ids or (file.dimension, file.metric, file.vectors.dtype) != wanted
+    return other_ids or (file.dimension, file.metric, file.vectors.dtype, file.sparse) != wanted
 
 
 def _settings_of(sources: list[Source]) -> Settings | None:
@@ -153,7 +153,8 @@ def _settings_of(sources: list[Source]) -> Settings | None:
         return None
     file = sources[0].rows.file
     spec: dict[str, Any] = {"kind": "auto", "params": {}}
-    return Settings(file.dimension, file.metric, file.vectors.dtype.name, file.id_type, DEFAULT_RECALL, spec, now())
+    dtype = file.vectors.dtype.name
+    return Settings(file.dimension, file.metric, dtype, file.id_type, DEFAULT_RECALL, spec, now(), file.sparse)
 
 
 def _counters(made: Plan, wreck: Wreck) -> State:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from storage import catalogue, errors, pages, remembered
 from storage.catalogue import NOT_CLAIMED, SegmentRow, Settings, State
 from storage.layout import CATALOGUE_NAME, WRITE_LOCK_NAME
+from storage.pending_vectors import is_whole
 from storage.readonly import ReadOnlyDatabase
 
 FETCH_ROWS: Final = 1000
@@ -118,10 +119,11 @@ class Wreck:
     def pending(self) -> Iterator[tuple[int, Any, bytes]]:
         """Key, id and vector of the rows that can be read."""
         assert self.settings is not None
-        size = self.settings.dimension * self.settings.vector_dtype.itemsize
+        s = self.settings
         for key, id_, vector in self._rows("SELECT key, id, vector FROM pending WHERE key > ? ORDER BY key LIMIT ?"):
             # A value that goes on into a page of zeros ends in zeros.
-            if len(vector) == size and not (self.zeros and not any(vector[-256:])):
+            whole = is_whole(vector, s.dimension, s.vector_dtype, s.sparse)
+            if whole and not (self.zeros and not any(vector[-256:])):
                 yield key, id_, vector
 
     def items(self) -> Iterator[tuple[Any, int]]:

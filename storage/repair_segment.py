@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 
 from seedvec import segment as fmt
 from seedvec.segment import Extent, Segment, SegmentError, StrIds, map_segment, open_segment
+from seedvec.sparse import SparseRows
 from storage.catalogue import SegmentRow, Settings
 from storage.hashing import BLOCK_BYTES, FileCut, hash_blocks, hash_rest, hex16
 from storage.segment import layout_of
+from storage.segment_vectors import Nonzeros
 
 
 @dataclass(slots=True)
@@ -51,7 +53,7 @@ def salvage(path: Path, seq: int, settings: Settings | None, row: SegmentRow | N
         return f"{path.name} cannot be read: {e.strerror if isinstance(e, OSError) and e.strerror else e}"
     bad = [(block * BLOCK_BYTES, (block + 1) * BLOCK_BYTES) for block in blocks]
     known = ~(_harmed(file, fmt.KEYS, bad) | _harmed_ids(file, bad))
-    whole = known & ~_harmed(file, fmt.VECTORS, bad)
+    whole = known & ~_harmed_vectors(file, bad)
     damage = "" if sum_is_right and not bad else f"{path.name}: {len(bad)} of its 1 MiB blocks are damaged"
     if not sum_is_right and not bad:
         damage = f"{path.name}: damaged where no vector, key or id is"
@@ -71,22 +73,35 @@ def _opened(path: Path, settings: Settings | None, row: SegmentRow | None) -> Se
 def _opened_by_layout(path: Path, settings: Settings, row: SegmentRow) -> Segment:
     if path.stat().st_size != row.bytes:
         raise SegmentError(f"{path.name} has {path.stat().st_size} bytes instead of {row.bytes}")
+    nonzeros = _announced(path, settings, row) if settings.sparse else None
     total = None
     if settings.id_type == "str":
         # The ids come after their offsets, the last of which is their length; what lies before does not move.
-        offsets = _layout(settings, row.rows, 1)[fmt.ID_OFFSETS]
+        offsets = _layout(settings, row.rows, 1, nonzeros)[fmt.ID_OFFSETS]
         with path.open("rb") as file:
             (total,) = struct.unpack("<Q", os.pread(file.fileno(), 8, offsets.end - 8))
         if not row.rows <= total <= row.bytes:
             raise SegmentError(f"{path.name}: where its ids end cannot be read")
-    return map_segment(path, settings.metric, _layout(settings, row.rows, total))
+    layout = _layout(settings, row.rows, total, nonzeros)
+    return map_segment(path, settings.metric, layout, dimension=settings.dimension)
 
 
-def _layout(settings: Settings, rows: int, id_bytes_total: int | None) -> dict[str, Extent]:
+def _announced(path: Path, settings: Settings, row: SegmentRow) -> Nonzeros:
+    """How many numbers and terms there are stands in front of all else of a sparse segment."""
+    sizes = _layout(settings, row.rows, None, Nonzeros(1, np.zeros(1, np.int32)))[fmt.SIZES]
+    with path.open("rb") as file:
+        stored, terms = struct.unpack("<QQ", os.pread(file.fileno(), 16, sizes.offset))
+    if not terms <= stored <= row.bytes:
+        raise SegmentError(f"{path.name}: how many numbers it has cannot be read")
+    return Nonzeros(stored, np.zeros(terms, np.int32))
+
+
+def _layout(settings: Settings, rows: int, id_bytes_total: int | None, nonzeros: Nonzeros | None) -> dict[str, Extent]:
     """Where the datasets of such a segment lie: HDF5 lays out an empty one (a few KB; the rest is a hole)."""
     with tempfile.TemporaryDirectory() as folder:
         s = settings
-        return layout_of(Path(folder) / "layout.h5", rows, s.dimension, s.vector_dtype, s.metric, id_bytes_total)
+        path = Path(folder) / "layout.h5"
+        return layout_of(path, rows, s.dimension, s.vector_dtype, s.metric, id_bytes_total, nonzeros)
 
 
 def _damaged_blocks(path: Path, file: Segment, row: SegmentRow | None) -> tuple[list[int], bool]:
@@ -123,10 +138,24 @@ def _require_same(path: Path, file: Segment, row: SegmentRow, blocks: int) -> No
         raise SegmentError(f"{path.name} is another file")
 
 
+def _harmed_vectors(file: Segment, bad: list[tuple[int, int]]) -> NDArray[np.bool_]:
+    if not isinstance(file.vectors, SparseRows):
+        return _harmed(file, fmt.VECTORS, bad)
+    edges = _harmed(file, fmt.INDPTR, bad)
+    # Where an edge cannot be believed, what lies between may be anywhere: those rows are lost whatever is found here.
+    harmed = edges[:-1] | edges[1:]
+    for name in (fmt.INDICES, fmt.VALUES):
+        extent = file.extents[name]
+        at = file.vectors.indptr * extent.dtype.itemsize + extent.offset
+        for start, end in bad:
+            harmed |= (at[:-1] < end) & (at[1:] > start)
+    return harmed
+
+
 def _harmed(file: Segment, name: str, bad: list[tuple[int, int]]) -> NDArray[np.bool_]:
-    """Rows whose entry in this dataset touches a damaged range of bytes."""
+    """Entries of this dataset that touch a damaged range of bytes."""
     extent = file.extents[name]
-    harmed = np.zeros(file.rows, bool)
+    harmed = np.zeros(extent.shape[0], bool)
     row_bytes = extent.nbytes // extent.shape[0]
     for start, end in bad:
         low, high = max(start, extent.offset) - extent.offset, min(end, extent.end) - extent.offset

@@ -14,6 +14,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from seedvec.sparse import SparseRows
 from storage import atomic, catalogue
 from storage.atomic import fsync_dir
 from storage.catalogue import PENDING_ROW_BYTES, IndexRow, SegmentRow
@@ -22,9 +23,10 @@ from storage.hashing import file_xxh3, hex16
 from storage.layout import SEGMENTS_NAME, segment_name
 from storage.repair_plan import Found, Plan, Source
 from storage.segment import SegmentWriter
+from storage.segment_vectors import Nonzeros
 
 CHUNK_ROWS: Final = 10_000
-Norms = Callable[[NDArray[Any]], NDArray[np.float32]]
+Norms = Callable[[NDArray[Any] | SparseRows], NDArray[np.float32]]
 """Euclidean norms of rows, as they were computed when the rows were first written."""
 
 
@@ -96,10 +98,11 @@ def _write_segment(plan: Plan, source: Source, rows: NDArray[np.int64], folder: 
     tmp = atomic.temporary(final)
     ids = source.rows.ids()
     total = None if file.id_type == "int" else sum(len(ids[row].encode()) for row in rows.tolist())
-    with SegmentWriter(tmp, len(rows), file.dimension, file.vectors.dtype, file.metric, total, base) as writer:
+    dtype, nonzeros = file.vectors.dtype, _nonzeros(file.vectors, rows)
+    with SegmentWriter(tmp, len(rows), file.dimension, dtype, file.metric, total, base, nonzeros) as writer:
         for begin in range(0, len(rows), CHUNK_ROWS):
             part = rows[begin : begin + CHUNK_ROWS]
-            vectors: NDArray[Any] = file.vectors[part]
+            vectors: NDArray[Any] | SparseRows = file.vectors[part]
             relative = (keys[part] - base).astype(np.uint64)
             # The stored norms may lie in a damaged block: they are made of the vectors alone.
             writer.append(vectors, relative, [ids[row] for row in part.tolist()], norms(vectors))
@@ -107,6 +110,17 @@ def _write_segment(plan: Plan, source: Source, rows: NDArray[np.int64], folder: 
     atomic.publish(tmp, final, "segment")
     span = int(keys[rows[-1]]) - base + 1
     return SegmentRow(source.rows.seq, final.name, written.rows, base, span, written.bytes, hex16(written.xxh3))
+
+
+def _nonzeros(vectors: NDArray[Any] | SparseRows, rows: NDArray[np.int64]) -> Nonzeros | None:
+    """Of the rows that are kept, by themselves: the postings may be what is damaged."""
+    if not isinstance(vectors, SparseRows):
+        return None
+    stored, terms = 0, np.empty(0, np.int32)
+    for begin in range(0, len(rows), CHUNK_ROWS):
+        part = Nonzeros.of(vectors[rows[begin : begin + CHUNK_ROWS]])
+        stored, terms = stored + part.stored, np.union1d(terms, part.terms)
+    return Nonzeros(stored, terms)
 
 
 def _write_rows(plan: Plan, db: Database) -> None:

@@ -14,7 +14,7 @@ PIECE: Final = 1 << 21
 TERMS_AT_ONCE: Final = 1 << 16
 """Numbered from 0 they fit 16 bits, which NumPy sorts by radix: a quarter of the time."""
 TABLE_PLACES: Final = 1 << 22
-"""Up to so many places the number of a term is looked up in a table, beyond by halving: 10 million in 0.03 s, or 0.7."""
+"""Up to so many places a term's number is looked up in a table, beyond by halving: 10 million in 0.03 s, or 0.7."""
 
 Shapes = dict[str, tuple[tuple[int, ...], np.dtype[Any]]]
 Put = Callable[[str, int, NDArray[Any]], None]

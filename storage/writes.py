@@ -17,10 +17,12 @@ import apsw
 import numpy as np
 from numpy.typing import NDArray
 
+from seedvec.sparse import SparseRows
 from storage import catalogue, errors
 from storage.catalogue import NOT_CLAIMED
 from storage.database import Database
 from storage.documents import read_metadata
+from storage.pending_vectors import encode, stored_bytes
 from storage.queries import MAX_GIVEN, most_of, spread
 
 MAX_INT_ID = 2**63 - 1
@@ -32,12 +34,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Rows checked and converted: vectors (n, d) in the collection's dtype, C order; ids n or None (assigned).
+    """Rows checked and converted: vectors (n, d) in the collection's dtype, C order or sparse; ids n or None.
 
-    metadata: n JSON objects in UTF-8 (None: no metadata), or None. Ids of one batch are distinct.
+    ids: None: assigned; else distinct. metadata: n JSON objects in UTF-8 (None: no metadata), or None.
     """
 
-    vectors: NDArray[Any]
+    vectors: NDArray[Any] | SparseRows
     ids: list[Any] | None
     metadata: list[bytes | None] | None
 
@@ -176,6 +178,13 @@ class Turn:
         assigned = reserve_ids(self, n)
         return assigned, assigned[0]
 
+    def reserve_int_ids(self, n: int) -> int:
+        """The first of a run of n. Raises IdsExhausted."""
+        if self.state.next_id > MAX_INT_ID - n:
+            raise errors.IdsExhausted
+        self.state.next_id += n
+        return self.state.next_id - n
+
     def gave(self, largest: int) -> None:
         """A client has given int ids: assigned ones go on behind the largest."""
         self.state.next_id = max(self.state.next_id, min(largest + 1, MAX_INT_ID))
@@ -207,8 +216,8 @@ class Turn:
             )
             self.state.generation += 1
         else:
-            rows = ((base + i, id_, memoryview(batch.vectors[i]).cast("B")) for i, id_ in enumerate(ids))
-            self.db.many("INSERT INTO pending VALUES (?,?,?)", rows)
+            keys = range(base, base + n)
+            self.db.many("INSERT INTO pending VALUES (?,?,?)", zip(keys, ids, encode(batch.vectors), strict=True))
             self.state.pending_rows += n
             self.state.pending_bytes += _pending_bytes(batch)
         if batch.metadata is not None:
@@ -263,9 +272,12 @@ class Turn:
         return live, files
 
     def patch(
-        self, id_: Any, merge: Callable[[bytes | None], bytes | None] | None, vector: NDArray[Any] | None
+        self,
+        id_: Any,
+        merge: Callable[[bytes | None], bytes | None] | None,
+        vector: NDArray[Any] | SparseRows | None,
     ) -> bool:
-        """merge: old metadata → new; vector: (d,), replaces the stored one. False: no such id."""
+        """merge: old metadata → new; vector: (1, d), replaces the stored one. False: no such id."""
         found = {} if self.settings.id_type == "auto" else catalogue.find_keys(self.db, [id_])
         if not found:
             return False
@@ -275,7 +287,7 @@ class Turn:
             return True
         old = read_metadata(self.db, [key]).get(key)
         new = old if merge is None else merge(old)
-        self.upsert(Batch(vector.reshape(1, -1), [id_], [new]))
+        self.upsert(Batch(vector, [id_], [new]))
         return True
 
     def patch_metadata(self, keys: list[int], merge: Callable[[bytes | None], bytes | None]) -> None:
@@ -355,11 +367,14 @@ def reserve_seq(turn: Turn) -> int:
 def reserve_ids(turn: Turn, n: int) -> list[Any]:
     """Ids for rows whose segment is written before their transaction. A run never used leaves a gap, no more."""
     if turn.settings.id_type == "str":
-        return [_uuid7() for _ in range(n)]
-    if turn.state.next_id > MAX_INT_ID - n:
-        raise errors.IdsExhausted
-    turn.state.next_id += n
-    return list(range(turn.state.next_id - n, turn.state.next_id))
+        return assigned_str_ids(n)
+    first = turn.reserve_int_ids(n)
+    return list(range(first, first + n))
+
+
+def assigned_str_ids(n: int) -> list[str]:
+    """Ids as the server gives them where ids are str: 36 characters, and no two ever the same."""
+    return [_uuid7() for _ in range(n)]
 
 
 def _unchanged(old: bytes | None) -> bytes | None:
@@ -375,7 +390,7 @@ def _array(values: Sequence[int]) -> Any:
 
 
 def _pending_bytes(batch: Batch) -> int:
-    return int(batch.vectors.nbytes) + catalogue.PENDING_ROW_BYTES * len(batch)
+    return stored_bytes(batch.vectors) + catalogue.PENDING_ROW_BYTES * len(batch)
 
 
 def _uuid7() -> str:

@@ -53,8 +53,8 @@ def verify_segment(folder: Path, segment: SegmentRow, settings: Settings) -> Non
         raise Unsound(f"segment {segment.file} cannot be read: {e.strerror or e}") from e
     except SegmentError as e:
         raise Unsound(str(e)) from e
-    wanted = (segment.rows, settings.dimension, settings.vector_dtype, settings.metric)
-    if (file.rows, file.dimension, file.vectors.dtype, file.metric) != wanted:
+    wanted = (segment.rows, settings.dimension, settings.vector_dtype, settings.metric, settings.sparse)
+    if (file.rows, file.dimension, file.vectors.dtype, file.metric, file.sparse) != wanted:
         raise Unsound(f"segment {segment.file} belongs to another collection")
 
 

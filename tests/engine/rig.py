@@ -281,7 +281,7 @@ class Rig:
 
     def patch(self, id_: Any, metadata: dict[str, Any] | None, vector: bool = False) -> bool:
         merge = None if metadata is None else merge_patch(json.dumps(metadata).encode())
-        stored = self.vectors(1)[0] if vector else None
+        stored = self.vectors(1) if vector else None
         found = self.write(lambda turn: turn.patch(id_, merge, stored))
         if found:
             old_vector, old = self.model[id_]

@@ -213,7 +213,7 @@ SPOILS: dict[str, Any] = {
     "missing": lambda file, folder: file.__delitem__("keys"),
     "not a seedvec segment": lambda file, folder: file.attrs.modify("format", np.bytes_(b"another")),
     "not a seedvec segment (text in the heap)": lambda file, folder: file.attrs.create("format", "seedvec-segment"),
-    "version 2": lambda file, folder: file.attrs.modify("version", 2),
+    "version 3": lambda file, folder: file.attrs.modify("version", 3),
     "unknown metric": lambda file, folder: file.attrs.modify("metric", np.bytes_(b"xx")),
     "should be": lambda file, folder: file.attrs.modify("rows", N - 1),
     "0 rows": lambda file, folder: file.attrs.modify("rows", 0),
