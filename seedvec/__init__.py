@@ -1,6 +1,21 @@
-"""Seedvec for Python programs: `Client` speaks to a server over HTTP and needs nothing but Python."""
+"""Seedvec for Python programs: `Client` speaks to a server over HTTP and needs nothing but Python; `open` reads a data
+folder without one, and needs NumPy and h5py (`seedvec[files]`)."""
 
-from seedvec.client import Client, SeedvecError
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["Client", "SeedvecError", "__version__"]
+from seedvec.client import Client
+from seedvec.errors import SeedvecError
+
+if TYPE_CHECKING:
+    from seedvec.folder import open
+
+__all__ = ["Client", "SeedvecError", "open", "__version__"]
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    # What reads files costs a fifth of a second to import, and may not be installed: a client pays nothing for it.
+    if name == "open":
+        return import_module("seedvec.folder").open
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
 
-from seedvec.client import Client, SeedvecError, default_url
+from seedvec.client import Client, default_url
+from seedvec.errors import SeedvecError
 from seedvec.load import Load, Loaded
 
 try:

@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 
 from seedvec import __version__
-from seedvec.client import Client, SeedvecError, default_url
+from seedvec.client import Client, default_url
+from seedvec.errors import SeedvecError
 
 SERVER_COMMANDS = {
     "serve": "run the server",

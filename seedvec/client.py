@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
 from seedvec.arrays import is_array, listed, npy
+from seedvec.errors import Refused, refusal
 
 Id = int | str
 Vectors = Any
@@ -26,22 +27,10 @@ Filter = Mapping[str, Any]
 JSON, NPY = "application/json", "application/x-npy"
 
 
-class SeedvecError(Exception):
-    """The server refused, or it is no Seedvec server. status: of HTTP; problem: its problem JSON (RFC 9457)."""
-
-    def __init__(self, status: int, problem: Mapping[str, Any]) -> None:
-        self.status = status
-        self.problem = dict(problem)
-        self.code = str(problem.get("type", "")).rpartition("/")[2]
-        text = problem.get("detail") or problem.get("title") or "no explanation"
-        places = "; ".join(f"{e.get('where')}: {e.get('message')}" for e in problem.get("errors", ())[:3])
-        super().__init__(f"{status} {self.code}: {text}" + (f" ({places})" if places else ""))
-
-
 class Client:
     """url: `http://host:port` or `https://…`; timeout_s: of one exchange with the server.
 
-    Methods return the server's JSON answers. Raises SeedvecError where the server refuses, OSError and
+    Methods return the server's JSON answers. Raises Refused where the server refuses, OSError and
     http.client.HTTPException where it cannot be reached.
     """
 
@@ -89,7 +78,7 @@ class Client:
             except (ConnectionError, http.client.HTTPException):
                 if name is not None:
                     raise
-            except SeedvecError as error:
+            except Refused as error:
                 if error.status != 503:
                     raise
             if time.monotonic() >= until:
@@ -290,7 +279,7 @@ class Client:
             self._connection.close()  # half an answer may be on it
             raise
         if status >= 400:
-            raise SeedvecError(status, _problem(text))
+            raise refusal(status, _problem(text))
         return text
 
     def _exchange(self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]) -> tuple[int, bytes]:

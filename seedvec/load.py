@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-from seedvec.client import JSON, SeedvecError
+from seedvec.client import JSON
+from seedvec.errors import refusal
 
 RECEIVE_BYTES = 1 << 16
 LENGTH = b"content-length: "
@@ -87,7 +88,7 @@ class Load:
     def run(self, requests: Sequence[bytes], seconds: float) -> Loaded:
         """Every request once, and on from the first until the time is over.
 
-        Raises SeedvecError for the first that is refused, OSError where the server goes away."""
+        Raises Refused for the first that is refused, OSError where the server goes away."""
         bodies = [b""] * len(requests)
         latencies: list[float] = []
         begun = time.perf_counter()
@@ -146,7 +147,7 @@ class Load:
                 break
         body = bytes(got[got.index(b"\r\n\r\n") + 4 :])
         if got[9:12] != b"200":
-            raise SeedvecError(int(got[9:12]), _problem(body))
+            raise refusal(int(got[9:12]), _problem(body))
         return body
 
 

@@ -26,10 +26,11 @@ ONLY_IN = {
     "h5py": ("storage/", "seedvec/segment.py", "seedvec/query_files.py"),
     "matplotlib": ("seedvec/curves.py",),
     "apsw": ("storage/",),
-    "sqlite3": (),
-    "torch": (),
+    # The reader of a data folder: who has it installed needs no apsw.
+    "sqlite3": ("seedvec/catalogue.py", "seedvec/metadata.py"),
+    "torch": ("seedvec/torch.py",),
 }
-LIGHT = {"seedvec/__init__.py", "seedvec/arrays.py", "seedvec/client.py", "seedvec/cli.py", "seedvec/load.py"}
+LIGHT = {f"seedvec/{name}.py" for name in ("__init__", "arrays", "client", "cli", "errors", "load")}
 """What the wheel without extras runs: nothing but Python and, where it is there, NumPy."""
 
 SOURCES = sorted(path for top in OURS for path in (ROOT / top).rglob("*.py"))

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from seedvec.client import SeedvecError
+from seedvec.errors import SeedvecError
 from seedvec.load import Load
 
 PAUSE_S = 0.005

@@ -1,0 +1,261 @@
+"""A collection as it stood when it was opened: live rows, pending ones too, in the order of their keys.
+
+Which rows there are, their order and their vectors never change, whatever is written, merged or dropped meanwhile. A
+snapshot can be pickled: the other process gets the same rows from the files that this one holds (`held.py`).
+"""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from seedvec.catalogue import Settings
+from seedvec.metadata import Metadata
+from seedvec.order import Order, Places
+from seedvec.part import Ids, Part, Vectors
+from seedvec.sparse import SparseRows, concatenate
+
+BATCH_ROWS: Final = 4096
+FORGET_BYTES: Final = 16 << 20
+"""So much of what `batches` has passed may still count as this process's memory."""
+
+Selection = slice | Sequence[int] | NDArray[Any]
+"""Rows of a snapshot: a slice, numbers (from the end where negative), or a mask of booleans."""
+
+
+class Row(NamedTuple):
+    """vector: (d,) in the collection's dtype, or sparse (1 row); metadata: the decoded object, None: it has none."""
+
+    vector: Vectors
+    id: int | str
+    metadata: dict[str, Any] | None
+
+
+class Rows(NamedTuple):
+    """vectors: (n, d) in the collection's dtype, or sparse; ids: (n,) int64, or n str; metadata: n."""
+
+    vectors: Vectors
+    ids: Ids
+    metadata: list[dict[str, Any] | None]
+
+
+class RawRows(NamedTuple):
+    """As `Rows`, the metadata as it is stored: JSON objects in UTF-8."""
+
+    vectors: Vectors
+    ids: Ids
+    metadata: list[bytes | None]
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """`len`, and by number, slice (steps and negatives too), list or array: the rows. What is gathered is a copy; a
+    slice that lies in one segment is a view of the file, which is read-only. For one thread at a time or for many."""
+
+    name: str
+    settings: Settings
+    parts: Sequence[Part]
+    order: Order
+    kept_metadata: Metadata
+
+    @property
+    def dimension(self) -> int:
+        return self.settings.dimension
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """float32 or float16."""
+        return self.settings.dtype
+
+    @property
+    def metric(self) -> str:
+        return self.settings.metric
+
+    @property
+    def id_type(self) -> str:
+        """ "int" or "str"; "auto" where nothing was ever written."""
+        return self.settings.id_type
+
+    @property
+    def sparse(self) -> bool:
+        return self.settings.sparse
+
+    @property
+    def has_metadata(self) -> bool:
+        """Whether any item may have some."""
+        return len(self.kept_metadata) > 0
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __repr__(self) -> str:
+        return f"<{self.name}: {len(self)} × {self.dimension} {self.dtype.name}, {self.metric}>"
+
+    @overload
+    def __getitem__(self, rows: int) -> Row: ...
+    @overload
+    def __getitem__(self, rows: Selection) -> Rows: ...
+    def __getitem__(self, rows: int | Selection) -> Row | Rows:
+        """Raises IndexError."""
+        if isinstance(rows, int | np.integer):
+            vectors, ids, metadata = self[[int(rows)]]
+            vector = vectors if isinstance(vectors, SparseRows) else vectors[0]
+            return Row(vector, ids[0] if isinstance(ids, list) else int(ids[0]), metadata[0])
+        return Rows(self.vectors(rows), self.ids(rows), [_decoded(raw) for raw in self.metadata(rows)])
+
+    def __iter__(self) -> Iterator[Row]:
+        for vectors, ids, metadata in self.batches():
+            for i, raw in enumerate(metadata):
+                vector = vectors[i : i + 1] if isinstance(vectors, SparseRows) else vectors[i]
+                yield Row(vector, ids[i] if isinstance(ids, list) else int(ids[i]), _decoded(raw))
+
+    def vectors(self, rows: Selection = slice(None)) -> Vectors:
+        """(n, d) in the collection's dtype; sparse where the collection is."""
+        if isinstance(rows, slice) and (view := self._view(rows, writable=False)) is not None:
+            return view
+        return self._gathered(self.places(rows))
+
+    def ids(self, rows: Selection = slice(None)) -> Ids:
+        """(n,) int64, or a list of n str."""
+        if isinstance(rows, slice) and rows.indices(len(self))[2] == 1:
+            start, stop, _ = rows.indices(len(self))
+            return self._joined_ids([self.parts[p].ids_between(b, e) for p, b, e in self._stretches(start, stop)])
+        return self._gathered_ids(self.places(rows))
+
+    def metadata(self, rows: Selection = slice(None)) -> list[bytes | None]:
+        """The JSON object of each row in UTF-8, as it stood when the snapshot was made; None: the item has none."""
+        places = self.places(rows)
+        return self.kept_metadata.of(self._keys(places)) if self.has_metadata else [None] * len(places)
+
+    def batches(self, rows: int = BATCH_ROWS) -> Iterator[RawRows]:
+        """All rows in order, at most so many at a time, in constant memory. Vectors may be views of the file."""
+        forgotten = 0
+        width = max(1, self.dimension * self.dtype.itemsize)
+        for start in range(0, len(self), rows):
+            stop = min(start + rows, len(self))
+            batch = slice(start, stop)
+            yield RawRows(self.vectors(batch), self.ids(batch), self.metadata(batch))
+            if (stop - forgotten) * width >= FORGET_BYTES or stop == len(self):
+                for part, begin, end in self._stretches(forgotten, stop):
+                    self.parts[part].forget(begin, end)
+                forgotten = stop
+
+    def keep(self, matches: Callable[[bytes | None], bool]) -> "Snapshot":
+        """The rows alone whose metadata matches."""
+        kept: list[Places] = []
+        for start in range(0, len(self), BATCH_ROWS):
+            found = [matches(raw) for raw in self.metadata(slice(start, start + BATCH_ROWS))]
+            kept.append(np.flatnonzero(found) + start)
+        return self.chosen(np.concatenate(kept) if kept else np.empty(0, np.int64))
+
+    def chosen(self, places: Places) -> "Snapshot":
+        """The rows at these places alone, in that order."""
+        return Snapshot(self.name, self.settings, self.parts, self.order.chosen(places), self.kept_metadata)
+
+    def places(self, rows: Selection) -> Places:
+        """(n,) int64, each within 0 … len − 1. Raises IndexError."""
+        if isinstance(rows, slice):
+            return np.arange(*rows.indices(len(self)))
+        places = np.asarray(rows)
+        if places.dtype == np.bool_:
+            if places.shape != (len(self),):
+                raise IndexError(f"a mask of shape {places.shape} for {len(self)} rows")
+            return np.flatnonzero(places)
+        if places.ndim != 1 or (places.size and places.dtype.kind not in "iu"):
+            raise IndexError(f"rows are numbers in one dimension, not {places.dtype} {places.shape}")
+        places = places.astype(np.int64, copy=False)
+        if not len(places):
+            return places
+        low, high = int(places.min()), int(places.max())
+        if low < -len(self) or high >= len(self):
+            raise IndexError(f"row {low if low < 0 else high} of {len(self)}")
+        return np.where(places < 0, places + len(self), places) if low < 0 else places
+
+    # -- where they lie
+
+    def _stretches(self, start: int, stop: int) -> list[tuple[int, int, int]]:
+        return self.order.stretches(start, stop) if start < stop else []
+
+    def _view(self, rows: slice, *, writable: bool) -> Vectors | None:
+        """Rows that lie evenly in one stretch of one part, without a copy; None: they do not."""
+        start, stop, step = rows.indices(len(self))
+        count = len(range(start, stop, step))
+        if count == 0:
+            return None
+        low, high = sorted((start, start + (count - 1) * step))
+        stretches = self.order.stretches(low, high + 1)
+        if len(stretches) > 1:
+            return _joined([self.parts[p].vectors[b:e] for p, b, e in stretches]) if step == 1 else None
+        part, begin, _ = stretches[0]
+        source = self.parts[part].writable if writable else self.parts[part].vectors
+        first = begin + (start - low)
+        last = first + count * step
+        return source[first : last if last >= 0 else None : step]
+
+    def _gathered(self, places: Places) -> Vectors:
+        part, rows = self.order.locate(places)
+        if isinstance(part, int):
+            return self._rows_of(part, rows)
+        used = np.unique(part).tolist()
+        if self.sparse:
+            if not used:
+                return SparseRows(np.zeros(1, np.int64), np.empty(0, np.int32), np.empty(0, self.dtype), self.dimension)
+            groups = [np.flatnonzero(part == p) for p in used]
+            joined = _joined([self._rows_of(p, rows[g]) for p, g in zip(used, groups, strict=True)])
+            return joined[np.argsort(np.concatenate(groups), kind="stable")]
+        out = np.empty((len(rows), self.dimension), self.dtype)
+        for p in used:
+            of = part == p
+            out[of] = self._rows_of(p, rows[of])
+        return out
+
+    def _rows_of(self, part: int, rows: Places) -> Vectors:
+        vectors = self.parts[part].vectors
+        return vectors.take(rows, 0) if isinstance(vectors, np.ndarray) else vectors[rows]
+
+    def _gathered_ids(self, places: Places) -> Ids:
+        part, rows = self.order.locate(places)
+        if isinstance(part, int):
+            return self.parts[part].ids_at(rows)
+        if self.id_type != "str":
+            out = np.empty(len(rows), np.int64)
+            for p in np.unique(part).tolist():
+                of = part == p
+                out[of] = self.parts[p].ids_at(rows[of])
+            return out
+        texts = [""] * len(rows)
+        for p in np.unique(part).tolist():
+            of = np.flatnonzero(part == p)
+            for at, text in zip(of.tolist(), self.parts[p].ids_at(rows[of]), strict=True):
+                texts[at] = text
+        return texts
+
+    def _joined_ids(self, ids: list[Ids]) -> Ids:
+        if len(ids) == 1:
+            return ids[0]
+        if self.id_type == "str":
+            return [text for part in ids for text in part]
+        return np.concatenate(ids) if ids else np.empty(0, np.int64)
+
+    def _keys(self, places: Places) -> Places:
+        part, rows = self.order.locate(places)
+        if isinstance(part, int):
+            return self.parts[part].keys.at(rows)
+        out = np.empty(len(rows), np.int64)
+        for p in np.unique(part).tolist():
+            of = part == p
+            out[of] = self.parts[p].keys.at(rows[of])
+        return out
+
+
+def _decoded(raw: bytes | None) -> dict[str, Any] | None:
+    return None if raw is None else json.loads(raw)
+
+
+def _joined(vectors: Sequence[Vectors]) -> Vectors:
+    """One behind the other; all dense, or all sparse."""
+    sparse = [part for part in vectors if isinstance(part, SparseRows)]
+    return concatenate(sparse) if sparse else np.concatenate([np.asarray(part) for part in vectors])
