@@ -7,8 +7,8 @@ from msgspec import UNSET, Raw, UnsetType
 
 from app.api.refusals import one
 from app.engine.errors import InvalidFilter, Malformed
-from app.engine.filters.ast import Filter
 from app.engine.filters.parse import MAX_NODES, parse, parse_value
+from seedvec.filters.ast import Filter
 
 CACHE_BYTES = 32 * 2**20
 """Memory that kept filters may take in one worker: three of the largest $in, or tens of thousands of usual ones."""

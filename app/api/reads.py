@@ -16,8 +16,8 @@ from app.api.json_in import decode
 from app.api.resource import Call, Operation, Resource
 from app.api.schemas import CountBody, FetchBody, ListBody, ListQuery
 from app.engine.errors import IdNotFound
-from app.engine.filters.ast import Filter
 from app.engine.types import Engine, Items
+from seedvec.filters.ast import Filter
 
 T = TypeVar("T")
 B = TypeVar("B", ListBody, CountBody)

@@ -21,8 +21,8 @@ from app.api.rows_in import decoder
 from app.api.schemas import DeleteBody, PatchBody, PatchManyBody, WriteBody, WriteQuery
 from app.api.vectors_in import matrix
 from app.engine.errors import IdNotFound, Invalid
-from app.engine.filters.ast import Filter
 from app.engine.types import CollectionSettings, Engine, Id, Idempotency, Rows, Written
+from seedvec.filters.ast import Filter
 
 _PATCH = Decoder(PatchBody)
 _DELETE = Decoder(DeleteBody)

@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 
 from app.engine.collection import Collection, once
-from app.engine.filters.ast import Filter
-from app.engine.filters.row import compile_row, decode
 from app.engine.matching import Matching
 from app.engine.merge_patch import merge_patch
 from app.engine.places import Group, Places, locate
 from app.engine.reading import look
 from app.engine.types import Idempotency
 from app.engine.view import View
+from seedvec.filters.ast import Filter
+from seedvec.filters.row import compile_row, decode
 from storage import catalogue
 from storage.documents import read_metadata, read_patches
 from storage.writes import Turn

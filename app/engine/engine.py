@@ -15,7 +15,6 @@ from app.engine import bulk, errors, reading, recall
 from app.engine.agreement import from_stored, refuse_difference, refuse_misfit, refuse_params, to_store
 from app.engine.collection import Collection, Limits, Pools
 from app.engine.describe import build_is_due, describe
-from app.engine.filters.ast import Filter
 from app.engine.picturing import Picturing
 from app.engine.policy import Grounds
 from app.engine.recall import Measuring
@@ -40,6 +39,7 @@ from app.engine.types import (
 from app.granted import granted_cores
 from app.settings import Settings
 from index.threads import set_threads
+from seedvec.filters.ast import Filter
 from storage import errors as below
 from storage.ballast import Ballast
 from storage.registry import NameTaken, Registered, Registry

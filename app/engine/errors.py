@@ -13,18 +13,9 @@ Refused
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-MAX_FAULTS = 100
-"""Faults listed in one refusal; the rest is only counted."""
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """One place in a request and what is wrong there: `items[17].vector`, `k`, `row 3`."""
-
-    where: str
-    message: str
+from seedvec.filters.faults import MAX_FAULTS as MAX_FAULTS
+from seedvec.filters.faults import Fault as Fault
 
 
 class Refused(Exception):

@@ -10,9 +10,9 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from app.engine.filters.ast import Filter
 from app.engine.filters.columns import evaluate
-from app.engine.filters.row import compile_row, decode
+from seedvec.filters.ast import Filter
+from seedvec.filters.row import compile_row, decode
 from storage.columns import Columns, columns_of
 
 BLOCK_ROWS = 1024

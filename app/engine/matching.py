@@ -4,11 +4,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from app.engine.filters.ast import Filter
-from app.engine.filters.row import compile_row
 from app.engine.segments import Part
 from app.engine.view import View
 from index.contract import Alive
+from seedvec.filters.ast import Filter
+from seedvec.filters.row import compile_row
 from storage.catalogue import SegmentRow
 from storage.columns import ColumnsFileError
 

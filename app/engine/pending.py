@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.engine.fields import Documents, Kept
-from app.engine.filters.ast import Filter
 from index.contract import Alive, Metric, Vectors
 from index.distance import norms
 from index.exact import Exact
+from seedvec.filters.ast import Filter
 from storage.catalogue import PendingRows
 
 FIRST_CAPACITY = 256

@@ -18,13 +18,13 @@ from app.engine import errors, intake, planning, search, search_params
 from app.engine.collection import Collection
 from app.engine.errors import Fault
 from app.engine.explain import NOT_WATCHED, Watch, explain
-from app.engine.filters.ast import Filter
-from app.engine.filters.row import compile_row, decode
 from app.engine.matching import Matching, Undescribed, Unusable, is_kept, matching
 from app.engine.places import Place, Places, locate
 from app.engine.types import Asked, Hits, Id, Include, Items, Page, SearchAnswer
 from app.engine.view import View
 from index.contract import Alive
+from seedvec.filters.ast import Filter
+from seedvec.filters.row import compile_row, decode
 
 LOOP_US = 2_000.0
 """Searches cheaper than this run inside the event loop: handing them to a thread costs more than they do."""

@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.engine.fields import Fields, Kept
-from app.engine.filters.ast import Filter
 from index.approximate import Approximate
 from index.calibration import Calibration
 from index.contract import Alive, Index, IndexFileError, Metric, Vectors
 from index.exact import Exact
 from index.load import load
+from seedvec.filters.ast import Filter
 from seedvec.segment import Segment, open_segment
 from storage.catalogue import SegmentRow
 from storage.layout import SEGMENTS_NAME

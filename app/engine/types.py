@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from app.engine.filters.ast import Filter
+from seedvec.filters.ast import Filter
 
 Id = int | str
 Metric = Literal["l2", "cosine", "dot"]

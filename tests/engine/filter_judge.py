@@ -10,9 +10,9 @@ import numpy as np
 
 from app.engine import reading
 from app.engine.collection import Collection
-from app.engine.filters.ast import Filter
 from app.engine.filters.parse import parse
 from app.engine.types import EXACTLY, Asked
+from seedvec.filters.ast import Filter
 from tests.engine.rig import Rig
 from tests.filter_reference import matches
 

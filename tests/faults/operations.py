@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from app.engine.filters.ast import Filter
 from app.engine.filters.parse import parse
 from app.engine.types import CollectionSettings, Idempotency, IndexSpec, Rows, Written
+from seedvec.filters.ast import Filter
 from tests.faults.hands import Hands, turn_over
 from tests.faults.ledger import Effect, Id, Stored, World, digest
 from tests.faults.planned import DIMENSION, KINDS, Planned

@@ -1,7 +1,5 @@
-"""Filters on metadata: the language, and what decides which rows match.
+"""Filters on metadata: the language itself is in `seedvec/filters`, which readers of files share.
 
-ast.py       a parsed filter: few kinds of node, in one normal form
-parse.py     JSON → ast, every mistake named by its place
-row.py       one item's metadata against a filter
+parse.py     JSON → filter, refused as the engine refuses
 columns.py   a whole segment's columns against a filter
 """

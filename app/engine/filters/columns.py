@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from app.engine.filters.ast import (
+from seedvec.filters.ast import (
     Among,
     And,
     Compare,

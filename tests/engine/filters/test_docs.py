@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from app.engine.errors import MAX_FAULTS, InvalidFilter
-from app.engine.filters import parse as parser
 from app.engine.filters.parse import parse, parse_value
-from app.engine.filters.row import compile_row
+from seedvec.filters import parse as parser
+from seedvec.filters.row import compile_row
 from tests.filter_reference import matches
 
 PAGE = (Path(__file__).parents[3] / "docs" / "filters.md").read_text(encoding="utf-8")

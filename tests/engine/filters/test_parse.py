@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.engine.errors import MAX_FAULTS, Invalid, InvalidFilter, Malformed, NotFinite, OutOfRange
-from app.engine.filters.ast import (
+from app.engine.filters.parse import MAX_DEPTH, MAX_NODES, MAX_VALUES, parse, parse_value
+from seedvec.filters.ast import (
     Among,
     And,
     Compare,
@@ -26,8 +27,7 @@ from app.engine.filters.ast import (
     Size,
     Values,
 )
-from app.engine.filters.normal import normal
-from app.engine.filters.parse import MAX_DEPTH, MAX_NODES, MAX_VALUES, parse, parse_value
+from seedvec.filters.normal import normal
 from tests.filter_strategies import filters, make_filter
 
 A, B = ("a",), ("b",)

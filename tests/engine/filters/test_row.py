@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.engine.filters.parse import parse
-from app.engine.filters.row import compile_row, decode
+from seedvec.filters.row import compile_row, decode
 from tests.filter_reference import matches
 from tests.filter_strategies import filters, make_filter, make_metadata, metadata
 

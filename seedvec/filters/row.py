@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from app.engine.filters.ast import (
+from seedvec.filters.ast import (
     Among,
     And,
     Compare,

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from app.engine.filters.ast import (
+from seedvec.filters.ast import (
     Among,
     And,
     Compare,
