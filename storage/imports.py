@@ -29,7 +29,7 @@ from storage.database import Database
 from storage.failpoints import declare, hit
 from storage.layout import SEGMENTS_NAME
 from storage.turns import Turns
-from storage.writes import Turn, reserve_ids, reserve_seq
+from storage.writes import Turn, reserve_seq
 
 BEGIN = declare("import.begin")
 RESERVE = declare("import.reserve")
@@ -46,6 +46,8 @@ TURN_ROWS = 50_000
 Mode = Literal["add", "upsert"]
 Key = tuple[str, str]
 """An idempotency key, and the hash of the request that it came with."""
+Answer = dict[str, Any]
+"""What the client is told, JSON-able."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +69,12 @@ class ImportRow:
 
 @dataclass(frozen=True, slots=True)
 class Reserved:
-    """What one segment is to be called: its number, the key of its first row, and the ids the server gives its rows."""
+    """What one segment is to be called: its number, the key of its first row, and, where the server gives int ids, the
+    first of a run for its rows."""
 
     seq: int
     first_key: int
-    ids: list[Any] | None
+    first_id: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +103,7 @@ class Import:
 
     def __init__(self, db: Database, turns: Turns, folder: Path, uuid: str) -> None:
         """folder: of the collection; uuid: of the import."""
-        self._db = db
+        self.db = db
         self._turns = turns
         self._folder = folder
         self.uuid = uuid
@@ -108,33 +111,42 @@ class Import:
     @contextmanager
     def _turn(self) -> Iterator[Turn]:
         with self._turns.turn():
-            with self._db.writing():
-                turn = Turn(self._db, 0, 0)
+            with self.db.writing():
+                turn = Turn(self.db, 0, 0)
                 yield turn
                 turn.finish()
             self._turns.remember(turn.state)
 
     # ---------------------------------------------------------------- staging
 
-    def begin(self, mode: Mode, rows: int | None, made: bool) -> None:
+    def begin(self, mode: Mode, rows: int | None, made: bool, key: Key | None = None) -> Answer | None:
+        """The stored answer where the key was seen with the same request; None: the import is under way from now on.
+
+        Raises KeyReused."""
         with self._turn() as turn:
+            answered = turn.answered(*key) if key is not None else None
+            if answered is not None:
+                return dict(answered)
             row = (self.uuid, mode, "reading", rows, 0, time.time(), int(made), 0, None)
             turn.db.execute("INSERT INTO imports VALUES (?,?,?,?,?,?,?,?,?)", row)
             hit(BEGIN)
+        return None
 
     def reserve(self, rows: int, id_type: str, *, assign: bool) -> Reserved:
-        """Keys for so many rows of one segment; assign: ids too. Raises IdsExhausted, WrongIdType."""
+        """Keys for so many rows of one segment; assign: ids too (str ones are made where they are used).
+
+        Raises IdsExhausted, WrongIdType."""
         with self._turn() as turn:
             if turn.settings.id_type == "auto":
                 turn.db.execute("UPDATE imports SET fixed = ? WHERE uuid = ?", (turn.state.next_key, self.uuid))
             turn.fix_id_type(id_type)
             seq, first = reserve_seq(turn), turn.state.next_key
             turn.state.next_key += rows
-            ids = reserve_ids(turn, rows) if assign else None
+            first_id = turn.reserve_int_ids(rows) if assign and id_type == "int" else None
             staged = (seq, self.uuid, first, first + rows)
             turn.db.execute("INSERT INTO staged(seq, import, first_key, end_key) VALUES (?,?,?,?)", staged)
             hit(RESERVE)
-        return Reserved(seq, first, ids)
+        return Reserved(seq, first, first_id)
 
     def claim(
         self, first_key: int, ids: NDArray[np.int64] | list[Any], metadata: list[bytes | None] | None
@@ -163,7 +175,7 @@ class Import:
     def is_own_claim(self, id_: Any) -> bool:
         """Whether the id stands in the import itself already."""
         whose = "SELECT import FROM staged WHERE first_key <= key AND key < end_key"
-        row = self._db.one(f"SELECT ({whose}) FROM items WHERE id = ?", (id_,))
+        row = self.db.one(f"SELECT ({whose}) FROM items WHERE id = ?", (id_,))
         return row is not None and row[0] == self.uuid
 
     def progress(self, done: int) -> None:
@@ -172,7 +184,7 @@ class Import:
 
     # ---------------------------------------------------------------- making it real
 
-    def commit(self, segments: Sequence[Finished]) -> None:
+    def commit(self, segments: Sequence[Finished], answer: Answer, key: Key | None = None) -> None:
         """An add's one moment: from here on all its rows are there. Raises IdsTaken (row -1) where others have written
         one of its ids meanwhile, and Stale where it was undone."""
         with self._turn() as turn:
@@ -182,7 +194,7 @@ class Import:
             for segment in segments:
                 _name(turn, segment)
                 turn.state.live += segment.rows
-            self._forget(turn)
+            self._forget(turn, answer, key)
             hit(COMMIT)
 
     def decide(self, segments: Sequence[Finished]) -> None:
@@ -195,10 +207,10 @@ class Import:
             turn.db.execute("UPDATE imports SET state = 'replacing' WHERE uuid = ?", (self.uuid,))
             hit(DECIDE)
 
-    def replace(self) -> bool:
+    def replace(self, answer: Answer | None = None, key: Key | None = None) -> bool:
         """Makes the next segment of a decided upsert real. False: that was all, and the import is over."""
         query = "SELECT seq, file, rows, bytes, xxh3 FROM staged WHERE import = ? ORDER BY seq LIMIT 1"
-        row = self._db.one(query, (self.uuid,))
+        row = self.db.one(query, (self.uuid,))
         if row is not None:
             segment = Finished(*row)
             ids, keys = self._rows_of(segment)
@@ -209,11 +221,11 @@ class Import:
             hit(REPLACED)
             return True
         with self._turn() as turn:
-            self._forget(turn)
+            self._forget(turn, answer, key)
         return False
 
     def _rows_of(self, segment: Finished) -> tuple[list[Any], list[int]]:
-        row = self._db.one("SELECT first_key FROM staged WHERE seq = ?", (segment.seq,))
+        row = self.db.one("SELECT first_key FROM staged WHERE seq = ?", (segment.seq,))
         assert row is not None
         held = open_segment(self._folder / SEGMENTS_NAME / segment.file)
         ids = held.ids.all() if isinstance(held.ids, StrIds) else held.ids.tolist()
@@ -225,7 +237,9 @@ class Import:
             raise errors.Stale(f"import {self.uuid} was undone")
         return found[0]
 
-    def _forget(self, turn: Turn) -> None:
+    def _forget(self, turn: Turn, answer: Answer | None = None, key: Key | None = None) -> None:
+        if answer is not None and key is not None:
+            turn.once(*key, lambda: answer)
         turn.db.execute("DELETE FROM staged WHERE import = ?", (self.uuid,))
         turn.db.execute("DELETE FROM imports WHERE uuid = ?", (self.uuid,))
 
@@ -234,10 +248,10 @@ class Import:
     def undo(self) -> bool:
         """Nothing of the import stays. May be repeated from wherever it was cut off, and does nothing to one that is
         real. True: the collection was made for it, nobody else has written to it, and it is marked as dropped."""
-        if not any(row.uuid == self.uuid for row in read_imports(self._db)):
+        if not any(row.uuid == self.uuid for row in read_imports(self.db)):
             return False
         ranges = list(
-            self._db.execute("SELECT seq, first_key, end_key FROM staged WHERE import = ? ORDER BY seq", (self.uuid,))
+            self.db.execute("SELECT seq, first_key, end_key FROM staged WHERE import = ? ORDER BY seq", (self.uuid,))
         )
         for _, first, end in ranges:
             self._take_back(first, end)
@@ -252,16 +266,16 @@ class Import:
 
     def _take_back(self, first: int, end: int) -> None:
         """Claims and metadata of a range of keys. Who reads `items` for them holds no lock."""
-        has_items = self._db.one("SELECT 1 FROM sqlite_master WHERE name = 'items'") is not None
+        has_items = self.db.one("SELECT 1 FROM sqlite_master WHERE name = 'items'") is not None
         some = f"SELECT id FROM items WHERE key >= ? AND key < ? LIMIT {TURN_ROWS}"
-        while has_items and (ids := self._db.execute(some, (first, end)).fetchall()):
+        while has_items and (ids := self.db.execute(some, (first, end)).fetchall()):
             with self._turn() as turn:
                 mine = ((id_, first, end) for (id_,) in ids)
                 turn.db.many("DELETE FROM items WHERE id = ? AND key >= ? AND key < ?", mine)
                 hit(UNDO)
         for begin in range(first, end, TURN_ROWS):
             last = min(begin + TURN_ROWS, end)
-            if self._db.one("SELECT 1 FROM metadata WHERE key >= ? AND key < ? LIMIT 1", (begin, last)) is not None:
+            if self.db.one("SELECT 1 FROM metadata WHERE key >= ? AND key < ? LIMIT 1", (begin, last)) is not None:
                 with self._turn() as turn:
                     turn.db.execute("DELETE FROM metadata WHERE key >= ? AND key < ?", (begin, last))
                     hit(UNDO)

@@ -9,6 +9,8 @@ LOCK_NAME: Final = "LOCK"
 BALLAST_NAME: Final = "ballast"
 REGISTRY_NAME: Final = "registry.db"
 COLLECTIONS_NAME: Final = "c"
+STAGING_NAME: Final = "staging"
+"""What imports and exports under way keep of files on their way in and out: a folder each. Emptied at every start."""
 SNAPSHOTS_NAME: Final = "snapshots"
 """The folder of the snapshots, each a data folder of its own under a generated name."""
 DAMAGED_NAME: Final = "damaged"
@@ -43,6 +45,10 @@ class DataFolder:
     @property
     def collections(self) -> Path:
         return self.root / COLLECTIONS_NAME
+
+    @property
+    def staging(self) -> Path:
+        return self.root / STAGING_NAME
 
     @property
     def snapshots(self) -> Path:

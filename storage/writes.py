@@ -92,16 +92,22 @@ class Turn:
 
     def once(self, key: str, request: str, act: Callable[[], Any]) -> Any:
         """The answer (JSON-able) of `act`, or the stored one where this key was seen with the same request."""
-        at = int(time.time())
-        self.db.execute("DELETE FROM idempotency WHERE at < ?", (at - IDEMPOTENCY_S,))
-        row = self.db.one("SELECT request, answer FROM idempotency WHERE key = ?", (key,))
-        if row is not None:
-            if row[0] != request:
-                raise errors.KeyReused(key)
-            return json.loads(row[1])
-        answer = act()
-        self.db.execute("INSERT INTO idempotency VALUES (?,?,?,?)", (key, request, json.dumps(answer), at))
+        answer = self.answered(key, request)
+        if answer is None:
+            answer = act()
+            row = (key, request, json.dumps(answer), int(time.time()))
+            self.db.execute("INSERT INTO idempotency VALUES (?,?,?,?)", row)
         return answer
+
+    def answered(self, key: str, request: str) -> Any:
+        """What that key was answered; None: it is new. Raises KeyReused."""
+        self.db.execute("DELETE FROM idempotency WHERE at < ?", (int(time.time()) - IDEMPOTENCY_S,))
+        row = self.db.one("SELECT request, answer FROM idempotency WHERE key = ?", (key,))
+        if row is None:
+            return None
+        if row[0] != request:
+            raise errors.KeyReused(key)
+        return json.loads(row[1])
 
     # ---------------------------------------------------------------- add and upsert
 
