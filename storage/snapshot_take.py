@@ -18,7 +18,7 @@ import apsw
 
 from storage import catalogue, errors, snapshot_files
 from storage.atomic import fsync_dir, fsync_file
-from storage.catalogue import SegmentRow, State
+from storage.catalogue import State
 from storage.database import Database, translated
 from storage.failpoints import declare, hit
 from storage.hashing import file_xxh3, hex16
@@ -54,7 +54,8 @@ class _Moment:
     folder: Path
     db: Database
     state: State
-    segments: list[SegmentRow]
+    files: list[tuple[str, int, str]]
+    """As `named_files` gives them."""
 
 
 def take(data: Path, name: str, entries: list[Registered]) -> Path:
@@ -113,7 +114,7 @@ def _begin(data: Path, entries: list[Registered], stack: ExitStack) -> list[_Mom
                 locks.enter_context(turns.turn())
         states = [_begun(db, stack) for db in opened]
     return [
-        _Moment(entry, folder, db, state, catalogue.read_segments(db))
+        _Moment(entry, folder, db, state, named_files(db))
         for entry, folder, db, state in zip(entries, folders, opened, states, strict=True)
     ]
 
@@ -132,14 +133,21 @@ def _link(moment: _Moment, stage: Path) -> list[Path]:
     hit(snapshot_files.FOLDER)
     into.mkdir(parents=True)
     missing = []
-    for segment in moment.segments:
-        for file in segment.files:
-            source = moment.folder / SEGMENTS_NAME / file
-            try:
-                snapshot_files.link(source, into / file)
-            except FileNotFoundError:
-                missing.append(source)
+    for file, _, _ in moment.files:
+        source = moment.folder / SEGMENTS_NAME / file
+        try:
+            snapshot_files.link(source, into / file)
+        except FileNotFoundError:
+            missing.append(source)
     return missing
+
+
+def named_files(db: Database) -> list[tuple[str, int, str]]:
+    """Name, bytes and xxh3 of every file beside the catalogue that it names: of segments, of what is derived of them,
+    and of imports whose rows are being made real."""
+    rows = [file for segment in catalogue.read_segments(db) for file in (segment, *segment.derived)]
+    staged = db.execute("SELECT file, bytes, xxh3 FROM staged WHERE file IS NOT NULL ORDER BY seq")
+    return [*((row.file, row.bytes, row.xxh3) for row in rows), *(tuple(row) for row in staged)]
 
 
 # -------------------------------------------------------------------- what is written
@@ -163,8 +171,7 @@ def _copy(moment: _Moment, folder: Path) -> list[Entry]:
     fsync_dir(folder / SEGMENTS_NAME)
     fsync_dir(folder)
     base = f"{COLLECTIONS_NAME}/{moment.entry.uuid}"
-    named = [(file.file, file.bytes, file.xxh3) for s in moment.segments for file in (s, *s.derived)]
-    links = [Entry(f"{base}/{SEGMENTS_NAME}/{name}", size, xxh3) for name, size, xxh3 in named]
+    links = [Entry(f"{base}/{SEGMENTS_NAME}/{name}", size, xxh3) for name, size, xxh3 in moment.files]
     return [hashed(copy, f"{base}/{CATALOGUE_NAME}"), *links]
 
 

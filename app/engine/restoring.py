@@ -1,0 +1,78 @@
+"""What has to be known of a snapshot before it counts: every byte verified, every collection opened and judged.
+
+Done in a process of its own (`python -m app.restoring`): what comes from outside is never read by a worker.
+"""
+
+from collections.abc import Mapping
+from contextlib import closing
+from pathlib import Path
+
+from app.engine.agreement import from_stored
+from app.engine.recovery import recover
+from app.engine.types import CollectionSettings
+from storage import catalogue, errors, manifest, snapshot_files, snapshot_stage
+from storage.catalogue import Settings
+from storage.check import check
+from storage.layout import DataFolder
+from storage.readonly import ReadOnlyDatabase
+from storage.registry import Registry
+
+MAX_TOLD = 3
+"""Findings that a refusal shows."""
+
+
+def judged(data: Path, snapshot: Path, wanted: Mapping[str, str], trusted: bool) -> Path:
+    """A folder with the collections wanted, opened as a start opens them, and sound. wanted: new name → name in the
+    snapshot; trusted: by whom it was made.
+
+    Raises Damaged where anything is not as it should be, NoSpace, DiskFailed, OSError; then nothing is left.
+    """
+    whole = manifest.read(snapshot)
+    contents = {content.name: content for content in whole.collections}
+    root = snapshot_stage.stage(data, snapshot, whole, {new: contents[old] for new, old in wanted.items()}, trusted)
+    try:
+        _judge(root)
+    except BaseException:
+        snapshot_files.take_away(root)
+        raise
+    return root
+
+
+def _judge(root: Path) -> None:
+    """Damaged indexes and columns are forgotten: they are made anew."""
+    recover(root)
+    with closing(Registry(root)) as registry:
+        entries = registry.read()
+    for entry in entries:
+        if entry.reason is not None:
+            raise errors.Damaged(f"collection {entry.name}: {entry.reason}")
+        _require_settings(DataFolder(root).collection(entry.uuid).catalogue, entry.name)
+    report = check(root)
+    if not report.sound:
+        found = [f"{f.where}: {f.what}" for f in report.findings if f.severity == "error"]
+        more = f" (and {len(found) - MAX_TOLD} more)" if len(found) > MAX_TOLD else ""
+        raise errors.Damaged("; ".join(found[:MAX_TOLD]) + more)
+
+
+def _require_settings(path: Path, name: str) -> None:
+    """A collection with settings that nobody can create is none of ours."""
+    with closing(ReadOnlyDatabase(path, catalogue.APPLICATION_ID, catalogue.VERSION)) as db:
+        stored = catalogue.read_settings(db)
+    if not is_possible(stored):
+        raise errors.Damaged(f"collection {name} has settings that none can have: {from_stored(stored)}")
+
+
+def is_possible(s: Settings) -> bool:
+    """Whether a client could have created a collection so."""
+    settings: CollectionSettings = from_stored(s)
+    return (
+        isinstance(s.dimension, int)
+        and 1 <= s.dimension <= 65_536
+        and s.metric in ("l2", "cosine", "dot")
+        and s.dtype in ("float32", "float16")
+        and s.id_type in ("auto", "int", "str")
+        and isinstance(s.recall, float)
+        and 0 < s.recall <= 1
+        and settings.index.kind in ("auto", "flat", "hnsw", "ivf")
+        and all(isinstance(value, int) for value in settings.index.params.values())
+    )
