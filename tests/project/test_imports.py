@@ -15,7 +15,7 @@ MAY_IMPORT = {
     "app/engine": {"app.engine", "app.settings", "app.granted", "app.children", "storage", "index", "seedvec"},
     "app": {"app", "storage", "index", "seedvec"},
     "storage": {"storage", "seedvec"},
-    "index": {"index"},
+    "index": {"index", "seedvec.sparse"},
     "seedvec": {"seedvec"},
 }
 ONLY_IN = {
