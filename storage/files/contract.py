@@ -122,9 +122,24 @@ class ReadOptions:
     """Whether items of several dimensions are taken, as one vector of all their numbers in C order."""
 
 
+class GroundTruth(NamedTuple):
+    """q queries and the k rows of a file that are nearest to each, nearest first: what a collection can be judged by."""
+
+    queries: NDArray[np.float32]
+    """(q, d)."""
+    neighbors: NDArray[np.int64]
+    """(q, k), rows of the file counted from 0."""
+    distances: NDArray[np.float32] | None
+    """(q, k) as the file says; whoever made it decided whether squared."""
+    metric: Literal["l2", "cosine", "dot"] | None
+    """By which they are nearest, where the file says."""
+
+
 @dataclass(frozen=True, slots=True)
 class WriteOptions:
     """How to write."""
 
     compression: str | None = None
     """What the format offers; None: none."""
+    ground_truth: GroundTruth | None = None
+    """Goes along where the format has room for it (`ann`), and is left out elsewhere."""

@@ -24,8 +24,7 @@ class Output:
 
     def array(self, array: NDArray[Any]) -> None:
         """Its numbers, in C order."""
-        if array.nbytes:
-            self.file.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+        self.file.write(as_bytes(array))
 
     def close(self) -> None:
         self.file.close()
@@ -51,8 +50,9 @@ def remove_file(path: Path) -> None:
 class Count:
     """How many rows have come, of those that were announced."""
 
-    def __init__(self, outline: Outline) -> None:
-        self.rows = written_rows(outline)
+    def __init__(self, outline: Outline, *, sparse: bool = False) -> None:
+        """sparse: whether the format writes sparse vectors too."""
+        self.rows = written_rows(outline, sparse=sparse)
         self.done = 0
 
     def add(self, n: int) -> None:
@@ -65,10 +65,12 @@ class Count:
             raise ValueError(f"{self.done} rows came where {self.rows} were announced")
 
 
-def written_rows(outline: Outline) -> int:
-    """Raises ValueError for an outline that says not how many, or of vectors that dense formats do not write."""
+def written_rows(outline: Outline, *, sparse: bool = False) -> int:
+    """Raises ValueError for an outline that says not how many, or of vectors that the format does not write."""
     if outline.rows is None or outline.rows < 0:
         raise ValueError("a writer must be told the number of rows")
+    if outline.sparse and sparse:
+        return outline.rows
     if outline.dtype not in FLOATS_WRITTEN or outline.sparse:
         raise ValueError(f"dense vectors of {', '.join(FLOATS_WRITTEN)} are written, not {outline.dtype}")
     return outline.rows
@@ -84,3 +86,8 @@ def dense(batch: Batch, outline: Outline) -> NDArray[Any]:
     if isinstance(batch.vectors, Sparse) or batch.vectors.shape[1:] != (outline.dimension,):
         raise ValueError(f"the batch holds no vectors of {outline.dimension} numbers")
     return np.ascontiguousarray(batch.vectors, little_endian(outline))
+
+
+def as_bytes(array: NDArray[Any]) -> memoryview:
+    """The array's own memory where it is in C order, else a copy in it."""
+    return memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8)) if array.nbytes else memoryview(b"")
