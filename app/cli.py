@@ -7,7 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from app.logs import configure
-from app.settings import SettingError, Settings, add_flags, load, refuse_keys, unknown_variables
+from app.settings import SettingError, Settings, add_flags, load, unknown_variables
 from app.supervisor import StartError, serve
 from index.distance import norms
 from storage.check import check
@@ -57,8 +57,7 @@ def _serve(parsed: argparse.Namespace) -> int:
     names = {f.name for f in fields(Settings)}
     try:
         settings = load({name: text for name, text in vars(parsed).items() if name in names}, os.environ)
-        refuse_keys(os.environ)
-        configure("supervisor", settings.log_level)
+        configure("supervisor", settings.log_level, settings.log_format)
         for name in unknown_variables(os.environ):
             sys.stderr.write(f"seedvec: {name} is no setting of this server: it is ignored\n")
         return serve(settings)

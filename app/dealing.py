@@ -3,7 +3,8 @@
 Where workers accept for themselves, connections spread unevenly (8 kept-alive ones split 1:7 in 2 of 12 trials), and
 one event loop does nearly all the work. A connection travels as a descriptor (SCM_RIGHTS) over the worker's channel,
 a SOCK_SEQPACKET pair: one message, one connection. What comes back on it: `READY` once, then counts of connections
-that have closed. `app/worker.py` speaks the other side. Nothing here ever blocks.
+that have closed. `LEAVING` tells a worker that the server is going to stop. `app/worker.py` speaks the other side.
+Nothing here ever blocks.
 """
 
 import contextlib
@@ -18,6 +19,7 @@ log = logging.getLogger("seedvec.dealing")
 
 READY = b"ready"
 CONNECTION = b"c"
+LEAVING = b"l"
 CLOSED = struct.Struct("<I")
 MAX_MESSAGE = 64
 BACKLOG = 2048
@@ -150,6 +152,12 @@ class Dealer:
             channel.last_dealt = self._dealt
             return True
         return False
+
+    def announce_leaving(self) -> None:
+        """Tell the workers that the server is going to stop, while they go on."""
+        for channel in self.channels:
+            with contextlib.suppress(OSError):  # its channel is full, or it has just died
+                channel.sock.send(LEAVING)
 
     def stop(self) -> None:
         """Accept no more; new connections are refused by the kernel."""

@@ -49,6 +49,10 @@ class Kept:
     environment: dict[str, str]
     data: str
     lock: int
+    metrics: int
+    """The descriptor of what it counts into."""
+    rates: int = -1
+    """Of a worker: the descriptor of `app.api.rates.shared_memory`."""
     process: "subprocess.Popen[bytes] | None" = None
     channel: Channel | None = None
     started_at: float = 0.0
@@ -66,9 +70,8 @@ class Kept:
                 self._start_worker(dealer)
             else:
                 threads = ONE_THREAD if self.role == "sealer" else FEW_THREADS
-                self.process = start_child(
-                    f"app.{self.role}", self.data, keep=(self.lock,), environment={**self.environment, **threads}
-                )
+                keep, environment = (self.lock, self.metrics), {**self.environment, **threads}
+                self.process = start_child(f"app.{self.role}", self.data, keep=keep, environment=environment)
                 be_nice(self.process.pid)
         except OSError as error:  # no memory, no process, no descriptor left: perhaps later
             log.error("%s could not be started: %s", self.name, error)
@@ -82,7 +85,8 @@ class Kept:
                     "app.worker",
                     self.name,
                     str(theirs.fileno()),
-                    keep=(self.lock, theirs.fileno()),
+                    str(self.rates),
+                    keep=(self.lock, self.metrics, theirs.fileno(), self.rates),
                     environment={**self.environment, **ONE_THREAD},
                 )
             except OSError:

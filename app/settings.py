@@ -12,14 +12,13 @@ from collections.abc import Mapping
 from dataclasses import Field, dataclass, field, fields
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 from app.granted import granted_cores, granted_memory
 
 PREFIX = "SEEDVEC_"
 UNITS = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
-KEY_VARIABLES = ("API_KEY", "API_KEY_FILE", "READ_KEY", "READ_KEY_FILE")
-OTHER_VARIABLES = frozenset({"FAILPOINTS", "URL", "PARENT"})
+OTHER_VARIABLES = frozenset({"FAILPOINTS", "URL", "PARENT", "METRICS"})
 """Variables with our prefix that are no setting of the server: not worth a warning."""
 
 
@@ -32,7 +31,8 @@ class Option:
     """What the table says of one setting beside its name, type and default.
 
     low, high: the inclusive range of a number; unit: of a number, for people; default_text: where the default is
-    computed; choices: all words that are taken.
+    computed; choices: all words that are taken; secret: it is taken from the environment alone (a command line can be
+    read by every user of the machine), and never shown.
     """
 
     help: str
@@ -41,20 +41,22 @@ class Option:
     unit: str = ""
     default_text: str = ""
     choices: tuple[str, ...] = ()
+    secret: bool = False
 
 
 def _setting(default: Any, help: str, **more: Any) -> Any:
     option = Option(help, **more)
     if callable(default):
         return field(default_factory=default, metadata={"option": option})
-    return field(default=default, metadata={"option": option})
+    return field(default=default, repr=not option.secret, metadata={"option": option})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     data: Path = _setting(Path("data"), "The data folder. It is made where it is absent.")
     host: str = _setting(
-        "127.0.0.1", "The address to listen on. One that is not loopback is refused, unless `insecure` is set."
+        "127.0.0.1",
+        "The address to listen on. One that is not loopback is refused without a key, unless `insecure` is set.",
     )
     port: int = _setting(8080, "The TCP port to listen on; 0 takes a free one, which the log names.", low=0, high=65535)
     workers: int = _setting(
@@ -125,16 +127,131 @@ class Settings:
     log_level: str = _setting(
         "info", "How much the server logs (to stderr).", choices=("debug", "info", "warning", "error")
     )
+    log_format: str = _setting("human", "Lines for people, or one JSON object a line.", choices=("human", "json"))
+    access_log: bool = _setting(False, "Log every request: method, path, status, time, client.")
+    slow_ms: float = _setting(
+        1000.0,
+        "A search, list or count that takes longer is logged: route, collection, k, the filter without its values, "
+        "the time of each stage. 0: none.",
+        low=0.0,
+        high=3_600_000.0,
+        unit="ms",
+    )
     insecure: bool = _setting(
         False,
         "Listen on an address that is not loopback although no key protects the server. "
         "For use behind an authenticating proxy, or in a container whose port is published on loopback only.",
     )
+    api_key: str | None = _setting(None, "A key that reads and writes everything (docs/security.md).", secret=True)
+    api_key_file: Path | None = _setting(None, "A file that holds that key instead.")
+    read_key: str | None = _setting(None, "A key that reads everything.", secret=True)
+    read_key_file: Path | None = _setting(None, "A file that holds that key instead.")
+    keys_file: Path | None = _setting(
+        None, "Further keys, each with its rights and, where wanted, its collections and its rate: a TOML file."
+    )
+    key_rate: float = _setting(
+        0.0,
+        "Requests that one key may make in all workers together, on average; twice that at once. Beyond it: 429. "
+        "A key of `keys_file` may have a rate of its own. 0: as many as can be served.",
+        low=0.0,
+        high=1e6,
+        unit="requests/s",
+    )
+    tls_cert: Path | None = _setting(None, "The certificate chain (PEM) with which the port speaks TLS, and only TLS.")
+    tls_key: Path | None = _setting(None, "Its private key (PEM), where it is not in the same file.")
+    connections: int = _setting(
+        10_000,
+        "Connections open at once, in all workers together. For one more the one that is idle longest is closed; where "
+        "none is idle, only `/livez` and `/readyz` are answered on it.",
+        low=1,
+        high=1_000_000,
+        unit="connections",
+    )
+    header_s: float = _setting(
+        10.0, "A request's head has to be complete after this long: 408.", low=0.1, high=3600.0, unit="seconds"
+    )
+    body_s: float = _setting(
+        30.0,
+        "A body has to come in at 1 KiB a second or faster, after this long at the latest: 408. Who takes nothing of "
+        "an answer for as long is cut off.",
+        low=0.1,
+        high=3600.0,
+        unit="seconds",
+    )
+    keep_alive_s: float = _setting(
+        75.0, "A connection without a request is closed after this long.", low=0.1, high=86_400.0, unit="seconds"
+    )
+    queue_s: float = _setting(
+        0.2,
+        "Where more than 64 requests have come to a worker at once, those that it has not begun after this long are "
+        "answered with 503.",
+        low=0.001,
+        high=60.0,
+        unit="seconds",
+    )
+    search_queue_s: float = _setting(
+        2.0,
+        "Searches too dear for the event loop wait for the one thread of a worker that runs them. Where those that "
+        "wait will take longer than this, one more is answered with 503.",
+        low=0.0,
+        high=3600.0,
+        unit="seconds",
+    )
+    search_timeout_s: float = _setting(
+        60.0,
+        "A search that gives no `timeout_ms` is answered with 504 after this long, and not begun where it has waited "
+        "so long.",
+        low=0.001,
+        high=86_400.0,
+        unit="seconds",
+    )
+    writes_waiting: int = _setting(
+        1_000,
+        "Writes that wait in one worker for one collection. One more is answered with 429.",
+        low=1,
+        high=1_000_000,
+        unit="writes",
+    )
+    bodies_bytes: int = _setting(
+        512 * UNITS["MiB"],
+        "Bodies above 64 KiB that one worker holds at once. Where one more would pass that, it is answered with 503; "
+        "a single one is always taken.",
+        low=UNITS["MiB"],
+        high=1 << 49,
+        unit="bytes",
+    )
+    unready_s: float = _setting(
+        0.0,
+        "After SIGTERM, `/readyz` answers 503 for this long while everything else goes on, so that a load balancer "
+        "sends its requests elsewhere; only then is the port closed, and `drain_s` begins.",
+        low=0.0,
+        high=3600.0,
+        unit="seconds",
+    )
+    k_max: int = _setting(10_000, "Neighbours that one query may ask for.", low=10, high=1_000_000)
+    queries_max: int = _setting(10_000, "Queries of one request.", low=1, high=10_000_000)
+    queries_json_max: int = _setting(1_000, "Queries of one request in JSON.", low=1, high=1_000_000)
+    hits_max: int = _setting(
+        1_000_000,
+        "Queries × k of one request: the answer of a larger one would not fit a worker's memory beside its neighbours.",
+        low=1,
+        high=100_000_000,
+    )
+    list_max: int = _setting(10_000, "Items of one page.", low=100, high=1_000_000)
+    ids_max: int = _setting(10_000, "Ids of one fetch, delete or patch.", low=1, high=1_000_000)
+    items_max: int = _setting(100_000, "Items of one add or upsert.", low=1, high=10_000_000)
+    json_body_bytes: int = _setting(
+        64 * UNITS["MiB"], "A JSON body.", low=UNITS["KiB"], high=4 * UNITS["GiB"], unit="bytes"
+    )
+    npy_body_bytes: int = _setting(
+        256 * UNITS["MiB"], "A `.npy` body.", low=UNITS["KiB"], high=64 * UNITS["GiB"], unit="bytes"
+    )
 
     def environment(self) -> dict[str, str]:
         """These settings as environment variables, which `load` reads back to an equal object."""
         values = ((f.name, getattr(self, f.name)) for f in fields(self))
-        return {variable(name): ("1" if v else "0") if isinstance(v, bool) else str(v) for name, v in values}
+        texts = {name: ("1" if v else "0") if isinstance(v, bool) else str(v) for name, v in values if v is not None}
+        return {variable(name): text for name, text in texts.items()}
 
 
 def variable(name: str) -> str:
@@ -154,7 +271,9 @@ def option(f: "Field[Any]") -> Option:
 
 
 def _types() -> dict[str, Any]:
-    return get_type_hints(Settings)
+    """Of a setting that may be None, what it is where it is not."""
+    hints = get_type_hints(Settings)
+    return {name: get_args(kind)[0] if isinstance(kind, types.UnionType) else kind for name, kind in hints.items()}
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -162,6 +281,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     kinds = _types()
     for f in fields(Settings):
         entry = option(f)
+        if entry.secret:
+            continue
         about = entry.help.replace("%", "%%") + f" [{variable(f.name)}; default: {default_text(f)}]"
         shape: dict[str, Any] = {"dest": f.name, "default": argparse.SUPPRESS, "help": about}
         if kinds[f.name] is bool:
@@ -175,6 +296,8 @@ def default_text(f: "Field[Any]") -> str:
     entry = option(f)
     if entry.default_text:
         return entry.default_text
+    if f.default is None:
+        return "none"
     if isinstance(f.default, bool):
         return "on" if f.default else "off"
     return str(f.default)
@@ -189,17 +312,19 @@ def load(given: Mapping[str, str], environ: Mapping[str, str]) -> Settings:
             values[f.name] = _parse(flag(f.name), given[f.name], kinds[f.name], option(f))
         elif variable(f.name) in environ:
             values[f.name] = _parse(variable(f.name), environ[variable(f.name)], kinds[f.name], option(f))
-    return Settings(**values)
+    settings = Settings(**values)
+    if settings.tls_key is not None and settings.tls_cert is None:
+        raise SettingError(f"{flag('tls_key')} is given without {flag('tls_cert')}")
+    return settings
 
 
 def unknown_variables(environ: Mapping[str, str]) -> list[str]:
     """Variables with our prefix that nothing reads, most likely misspelt."""
-    known = {variable(f.name) for f in fields(Settings)}
-    known |= {PREFIX + name for name in (*OTHER_VARIABLES, *KEY_VARIABLES)}
+    known = {variable(f.name) for f in fields(Settings)} | {PREFIX + name for name in OTHER_VARIABLES}
     return sorted(name for name in environ if name.startswith(PREFIX) and name not in known)
 
 
-def _parse(where: str, text: str, kind: type | types.UnionType, entry: Option) -> Any:
+def _parse(where: str, text: str, kind: type, entry: Option) -> Any:
     if kind is bool:
         if text.lower() not in ("0", "1", "false", "true", "no", "yes", "off", "on"):
             raise SettingError(f"{where}: {text!r} is neither 1 nor 0")
@@ -228,25 +353,16 @@ def _parse_number(where: str, text: str, kind: type[int] | type[float], entry: O
     return value
 
 
-def refuse_keys(environ: Mapping[str, str]) -> None:
-    """Raises SettingError where a key is set: this version would not check it, and must not look as if it did."""
-    for name in KEY_VARIABLES:
-        if PREFIX + name in environ:
-            raise SettingError(
-                f"{PREFIX}{name} is set, but this version checks no keys yet: everybody who reaches the port could "
-                "read and write. Unset it, and listen on loopback (or use --insecure behind an authenticating proxy)"
-            )
-
-
-def listening_address(settings: Settings) -> tuple[socket.AddressFamily, tuple[Any, ...]]:
-    """Family and address to bind. Raises SettingError where the host cannot be resolved or is open to others."""
+def listening_address(settings: Settings, *, has_key: bool) -> tuple[socket.AddressFamily, tuple[Any, ...]]:
+    """Family and address to bind. Raises SettingError where the host cannot be resolved, or is open to others without
+    a key."""
     try:
         found = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except OSError as error:
         raise SettingError(f"--host {settings.host}: {error.strerror}") from None
     family, _, _, _, address = found[0]
     # The resolved address is looked at, not the name: "localhost" may be anything in /etc/hosts.
-    if not settings.insecure and not ip_address(str(address[0]).partition("%")[0]).is_loopback:
+    if not has_key and not settings.insecure and not ip_address(str(address[0]).partition("%")[0]).is_loopback:
         raise SettingError(
             f"refusing to bind {settings.host} without a key: set {PREFIX}API_KEY, or --insecure behind an "
             "authenticating proxy"

@@ -12,24 +12,25 @@ HEAD = """\
 Written from the table in `app/settings.py` by `python -m app.settings_page`; a test fails where they differ.
 
 A flag of `seedvec serve` wins over its environment variable, which wins over the default. Sizes in bytes take the
-suffixes `KiB`, `MiB` and `GiB`.
+suffixes `KiB`, `MiB` and `GiB`. What is secret has no flag: a command line can be read by every user of the machine.
 
 | flag | environment | default | range | |
 |---|---|---|---|---|
-"""
-FOOT = """
-`SEEDVEC_API_KEY`, `SEEDVEC_READ_KEY` and their `…_FILE` forms are reserved: this version checks no keys, and refuses
-to start where one is set rather than look protected.
 """
 
 
 def page() -> str:
     """The whole document."""
     rows = [
-        f"| `{flag(f.name)}` | `{variable(f.name)}` | {default_text(f)} | {_range(option(f))} | {option(f).help} |"
+        f"| {_flag(f.name, option(f))} | `{variable(f.name)}` | {default_text(f)} | {_range(option(f))} "
+        f"| {option(f).help} |"
         for f in fields(Settings)
     ]
-    return HEAD + "\n".join(rows) + "\n" + FOOT
+    return HEAD + "\n".join(rows) + "\n"
+
+
+def _flag(name: str, entry: Option) -> str:
+    return "none" if entry.secret else f"`{flag(name)}`"
 
 
 def _range(entry: Option) -> str:

@@ -17,11 +17,15 @@ import time
 from collections.abc import Iterator
 from types import FrameType
 
+from app.api.keys import load_keys
+from app.api.rates import shared_memory
 from app.children import exit_reason, start_child
 from app.dealing import BACKLOG, Channel, Dealer
 from app.inspecting import Inspector
 from app.keeping import Kept
+from app.metrics.shared import MINE, Block
 from app.settings import Settings, listening_address
+from app.tls import server_context
 from storage.lock import DataLock, LockHeld, acquire
 
 log = logging.getLogger("seedvec.supervisor")
@@ -51,7 +55,8 @@ class StartError(Exception):
 def serve(settings: Settings) -> int:
     """Run the server until it is told to stop. Returns the exit status. Raises StartError, SettingError."""
     _raise_descriptor_limit()
-    family, address = listening_address(settings)
+    family, address = listening_address(settings, has_key=bool(load_keys(settings)))
+    server_context(settings)  # what cannot be read is told here, not by every worker
     try:
         settings.data.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -80,11 +85,15 @@ class Supervisor:
         self.dealer = Dealer(listener, self.selector)
         self.stops = 0
         environment, data = settings.environment(), str(settings.data)
-        workers = [Kept(f"worker-{n + 1}", "worker", environment, data, lock.fd) for n in range(settings.workers)]
-        self.workers = workers
+        rates = shared_memory()
+        names = [f"worker-{n + 1}" for n in range(settings.workers)]
+        self.metrics = Block(["supervisor", *names, "sealer", "builder"])
+        MINE.own(self.metrics, "supervisor")
+        counting, metrics = environment | self.metrics.environment(), self.metrics.fd
+        self.workers = [Kept(name, "worker", counting, data, lock.fd, metrics, rates) for name in names]
         self.background = [
-            Kept("sealer", "sealer", environment, data, lock.fd),
-            Kept("builder", "builder", environment, data, lock.fd),
+            Kept("sealer", "sealer", counting, data, lock.fd, metrics),
+            Kept("builder", "builder", counting, data, lock.fd, metrics),
         ]
 
         self.inspector = Inspector(environment, data, lock.fd)
@@ -96,11 +105,13 @@ class Supervisor:
             return OK
         self.listener.listen(BACKLOG)
         host, port = self.listener.getsockname()[:2]
-        url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        scheme = "http" if self.settings.tls_cert is None else "https"
+        url = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
         self.lock.describe(url)
         log.info("listening on %s with %d workers, data in %s", url, len(self.workers), self.settings.data)
         try:
             self._serve()
+            self._leave()
             return self._drain()
         finally:
             self._kill()
@@ -160,6 +171,16 @@ class Supervisor:
             numbers = self.wake.recv(4096)
             self.stops += sum(number in STOPPING for number in numbers)
 
+    def _leave(self) -> None:
+        """Not ready any more, but serving, until `unready_s` have passed or a second signal comes."""
+        if self.settings.unready_s:
+            log.info("not ready any more; %g s until the port is closed", self.settings.unready_s)
+            self.dealer.announce_leaving()
+        until = time.monotonic() + self.settings.unready_s
+        while self.stops == 1 and (left := until - time.monotonic()) > 0:
+            self._keep(time.monotonic())
+            self._turn(min(left, 0.2))
+
     def _drain(self) -> int:
         log.info("stopping: %g s for what is being answered", self.settings.drain_s)
         self.dealer.stop()
@@ -190,6 +211,7 @@ class Supervisor:
 
     def _kill(self) -> None:
         self.inspector.stop()
+        self.metrics.close()
         for kept in (*self.workers, *self.background):
             kept.tell(signal.SIGKILL)
             if kept.process is not None:

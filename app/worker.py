@@ -10,61 +10,50 @@ import gc
 import logging
 import math
 import os
+import resource
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterator
-from typing import Any
+import time
+from collections.abc import Iterator
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from app.api.application import create_app
-from app.api.problems import MEDIA_TYPE, unreadable_request
-from app.api.request_ids import new_request_id
+from app.api.application import Application, create_app
+from app.api.gate import CROWDED
+from app.api.keys import key_files, load_keys
+from app.api.rates import Rates
 from app.children import adopt
-from app.dealing import CLOSED, MAX_MESSAGE, READY
+from app.connections import LOOK_S, RESERVE, DealtProtocol, Patience, make_room
+from app.counting import count_as
+from app.dealing import CLOSED, LEAVING, MAX_MESSAGE, READY
 from app.engine.engine import LocalEngine
 from app.logs import configure
-from app.settings import Settings, load
+from app.metrics.ours import CONNECTIONS
+from app.settings import SettingError, Settings, load
+from app.tls import HANDSHAKE_S, SHUTDOWN_S, Watched, server_context, tls_files
 
 log = logging.getLogger("seedvec.worker")
 
-KEEP_ALIVE_S = 75
-"""Idle connections are closed after this. uvicorn's 5 s make a client's pooled connection fail under its feet."""
-
 REPORT_AGAIN_S = 0.05
-
-
-class DealtProtocol(HttpToolsProtocol):
-    """uvicorn's HTTP protocol that tells when its connection has ended, and refuses in our words."""
-
-    def __init__(self, lost: Callable[[], None], **uvicorns: Any) -> None:
-        super().__init__(**uvicorns)
-        self._lost = lost
-
-    def send_400_response(self, msg: str) -> None:
-        """What is no HTTP is refused as everything else is; uvicorn answers plain text. msg: its words, not ours."""
-        instance = new_request_id()
-        body = unreadable_request(instance)
-        head = f"content-type: {MEDIA_TYPE}\r\ncontent-length: {len(body)}\r\nx-request-id: {instance}\r\n"
-        self.transport.write(
-            b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\n" + head.encode("ascii") + b"\r\n" + body
-        )
-        self.transport.close()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        super().connection_lost(exc)
-        self._lost()
+OTHER_DESCRIPTORS = 512
+"""Of a worker, for files and what else is no connection."""
 
 
 class DealtServer(uvicorn.Server):
     """channel: our end of the pair; engine: started before the first connection, closed after the last."""
 
-    def __init__(self, config: uvicorn.Config, channel: socket.socket, engine: LocalEngine) -> None:
+    def __init__(
+        self, config: uvicorn.Config, channel: socket.socket, engine: LocalEngine, app: Application, settings: Settings
+    ) -> None:
         super().__init__(config)
         self.channel = channel
         self.engine = engine
+        self.app = app
+        self.settings = settings
+        self.patience = patience(settings)
+        self.tls = server_context(settings)
+        self._files = Watched([*key_files(settings), *tls_files(settings)])
         self._lost = 0
         self._adopting: set[asyncio.Task[None]] = set()
 
@@ -85,6 +74,7 @@ class DealtServer(uvicorn.Server):
         gc.collect()
         gc.freeze()
         asyncio.get_running_loop().add_reader(self.channel, self._receive)
+        asyncio.get_running_loop().call_later(LOOK_S, self._look)
         self.channel.send(READY)
         self.started = True
 
@@ -100,26 +90,68 @@ class DealtServer(uvicorn.Server):
                 asyncio.get_running_loop().remove_reader(self.channel)
                 self.should_exit = True
                 return
+            if message == LEAVING:
+                self.app.health.leaving = True
             for descriptor in descriptors:
-                task = asyncio.get_running_loop().create_task(self._adopt(socket.socket(fileno=descriptor)))
-                self._adopting.add(task)
-                task.add_done_callback(self._adopting.discard)
+                self._take(socket.socket(fileno=descriptor))
+
+    def _take(self, connection: socket.socket) -> None:
+        most = self.patience.connections
+        if self._open() >= most:
+            make_room(self._connections())
+        if self._open() >= most + RESERVE:
+            connection.close()
+            self._count_lost()
+            return
+        task = asyncio.get_running_loop().create_task(self._adopt(connection))
+        self._adopting.add(task)
+        task.add_done_callback(self._adopting.discard)
+
+    def _open(self) -> int:
+        return len(self.server_state.connections) + len(self._adopting)
+
+    def _connections(self) -> list[DealtProtocol]:
+        return [c for c in self.server_state.connections if isinstance(c, DealtProtocol)]
+
+    def _look(self) -> None:
+        """Every second: who has taken too long, and whether keys or certificate have changed."""
+        asyncio.get_running_loop().call_later(LOOK_S, self._look)
+        now = time.monotonic()
+        CONNECTIONS.set(len(self.server_state.connections))
+        for connection in self._connections():
+            connection.look(now, self.patience)
+        if self._files.have_changed():
+            self._read_again()
+
+    def _read_again(self) -> None:
+        try:
+            self.app.gate.keys, self.tls = load_keys(self.settings), server_context(self.settings)
+            log.info("keys and certificate were read again: their files have changed")
+        except SettingError as error:  # it may be half written: the next change is looked at again
+            log.error("keys and certificate stay as they were: %s", error)
 
     async def _adopt(self, connection: socket.socket) -> None:
         connection.setblocking(False)
         try:
-            await asyncio.get_running_loop().connect_accepted_socket(self._protocol, connection)
-        except OSError as error:  # it was closed on its way
+            await asyncio.get_running_loop().connect_accepted_socket(
+                self._protocol,
+                connection,
+                ssl=self.tls,
+                ssl_handshake_timeout=None if self.tls is None else HANDSHAKE_S,
+                ssl_shutdown_timeout=None if self.tls is None else SHUTDOWN_S,
+            )
+        except OSError as error:  # it was closed on its way, or speaks no TLS
             log.debug("a connection was lost before it was served: %s", error)
             connection.close()
             self._count_lost()
 
     def _protocol(self) -> DealtProtocol:
+        crowded = self._open() > self.patience.connections
         return DealtProtocol(
             self._count_lost,
             config=self.config,
             server_state=self.server_state,
-            app_state=self.lifespan.state,
+            app_state={CROWDED: True} if crowded else self.lifespan.state,
         )
 
     def _count_lost(self) -> None:
@@ -146,11 +178,21 @@ class DealtServer(uvicorn.Server):
         await self.engine.close()
 
 
-def serve(name: str, settings: Settings, channel: socket.socket) -> None:
+def patience(settings: Settings) -> Patience:
+    """This worker's share of the connections, as far as its descriptors go."""
+    share = math.ceil(settings.connections / settings.workers)
+    most = max(1, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - RESERVE - OTHER_DESCRIPTORS)
+    if share > most:
+        log.warning("%d connections are as many as the limit of open files allows, not %d", most, share)
+    return Patience(settings.header_s, settings.body_s, settings.keep_alive_s, min(share, most))
+
+
+def serve(name: str, settings: Settings, channel: socket.socket, rates: Rates) -> None:
     """Answer what comes over the channel until SIGTERM. name: of this worker."""
     engine = LocalEngine(settings.data, settings, name)
+    app = create_app(engine, settings, rates=rates)
     config = uvicorn.Config(
-        create_app(engine),
+        app,
         loop="uvloop",
         http="httptools",
         ws="none",
@@ -159,22 +201,24 @@ def serve(name: str, settings: Settings, channel: socket.socket) -> None:
         access_log=False,
         proxy_headers=False,
         server_header=False,
-        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_keep_alive=math.ceil(settings.keep_alive_s),
         timeout_graceful_shutdown=math.ceil(settings.drain_s),
     )
-    DealtServer(config, channel, engine).run()
+    DealtServer(config, channel, engine, app, settings).run()
 
 
 def main(arguments: list[str]) -> None:
-    """arguments: name of this worker, number of the channel's descriptor. Settings come from the environment."""
+    """arguments: name of this worker, numbers of the channel's descriptor and of that which `Rates` wants. Settings
+    come from the environment."""
     adopt()
-    name, descriptor = arguments
+    name, descriptor, shared = arguments
     settings = load({}, os.environ)
-    configure(name, settings.log_level)
+    configure(name, settings.log_level, settings.log_format)
+    count_as(name)
     with socket.socket(fileno=int(descriptor)) as channel:
         channel.setblocking(False)
         os.set_inheritable(channel.fileno(), False)
-        serve(name, settings, channel)
+        serve(name, settings, channel, Rates(int(shared)))
 
 
 if __name__ == "__main__":

@@ -12,13 +12,19 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.api import collections, index, reads, recall, search, service
+from app.api import collections, index, limits, metrics, reads, recall, search, service
+from app.api.bodies import Room
+from app.api.gate import Gate
+from app.api.keys import load_keys
 from app.api.openapi import document
 from app.api.problems import on_http_exception, on_refused, on_validation, refusal_response, request_id
+from app.api.rates import Rates
 from app.api.request_ids import RequestIds
 from app.api.resource import Resource
+from app.api.seen import Seen, Traces, route_series
 from app.engine.errors import Refused
 from app.engine.types import Engine
+from app.settings import Settings
 from seedvec import __version__
 
 _DOCS = Path(__file__).with_name("docs.html").read_text("utf-8")
@@ -58,6 +64,8 @@ class Application(FastAPI):
     hot: list[Resource]
     typed: list[APIRouter]
     front: RequestIds
+    gate: Gate
+    health: service.Health
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self.front(scope, receive, send)
@@ -68,8 +76,11 @@ class Application(FastAPI):
         return self.openapi_schema
 
 
-def create_app(engine: Engine) -> FastAPI:
-    """The application of one worker. The engine is started and closed by whoever made it."""
+def create_app(
+    engine: Engine, settings: Settings, traces: Traces | None = None, rates: Rates | None = None
+) -> Application:
+    """The application of one worker. The engine is started and closed by whoever made it. Raises SettingError."""
+    limits.use(settings)
     app = Application(
         title="Seedvec",
         version=__version__,
@@ -79,16 +90,25 @@ def create_app(engine: Engine) -> FastAPI:
         redirect_slashes=False,
         generate_unique_id_function=lambda route: route.name,
     )
+    app.health = service.Health()
     app.hot = [*search.resources(engine), *reads.resources(engine), *recall.resources(engine)]
     app.router.routes[:0] = app.hot  # first: routes are tried one after the other
-    app.typed = [service.router(engine), collections.router(engine), index.router(engine)]
+    app.typed = [
+        service.router(engine, app.health),
+        metrics.router(engine),
+        collections.router(engine),
+        index.router(engine),
+    ]
     for router in app.typed:
         app.include_router(router)
     app.add_route("/docs", _docs, include_in_schema=False)
     app.add_exception_handler(Refused, on_refused)
     app.add_exception_handler(RequestValidationError, on_validation)
     app.add_exception_handler(HTTPException, on_http_exception)
-    app.front = RequestIds(HotPath(super(Application, app).__call__, app.hot))
+    hot = HotPath(super(Application, app).__call__, app.hot)
+    app.gate = Gate(hot, load_keys(settings), rates, Room(settings.bodies_bytes), settings.queue_s)
+    seen = Seen(app.gate, route_series(app.hot, app.typed), settings.access_log, settings.slow_ms, traces)
+    app.front = RequestIds(seen)
     return app
 
 

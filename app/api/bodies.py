@@ -6,9 +6,10 @@ from typing import Literal, TypeVar
 
 from starlette.types import Receive, Scope
 
-from app.api.limits import JSON_BODY_BYTES_MAX, NPY_BODY_BYTES_MAX, SMALL_BODY_BYTES
+from app.api import limits
+from app.api.limits import SMALL_BODY_BYTES
 from app.api.refusals import UnsupportedMediaType
-from app.engine.errors import Malformed, TooLarge
+from app.engine.errors import Malformed, Overloaded, TooLarge
 
 JSON: Literal["application/json"] = "application/json"
 NPY: Literal["application/x-npy"] = "application/x-npy"
@@ -16,6 +17,31 @@ NPZ = "application/x-npz"
 
 Media = Literal["application/json", "application/x-npy"]
 T = TypeVar("T")
+
+
+HELD = "seedvec.held"
+"""Bytes of the request's body that its `Room` has counted."""
+ROOM = "seedvec.room"
+
+
+class Room:
+    """The bytes of large bodies that a worker holds, and what decoding makes of them, which goes with these."""
+
+    def __init__(self, bytes: int) -> None:
+        self.bytes = bytes
+        self.held = 0
+
+    def enter(self, scope: Scope, more: int) -> None:
+        """Count bytes of a request's body. Raises Overloaded; a single body always fits."""
+        own = scope.get(HELD, 0)
+        if self.held + more > self.bytes and self.held > own:
+            raise Overloaded(f"the large bodies that this worker is reading take the {self.bytes >> 20} MiB it has")
+        scope[HELD] = own + more
+        self.held += more
+
+    def leave(self, held: int) -> None:
+        """The request is over."""
+        self.held -= held
 
 
 class ClientGone(Exception):
@@ -56,7 +82,7 @@ def media_type(scope: Scope, npy: bool) -> Media:
 
 async def read_body(scope: Scope, receive: Receive, media: Media) -> bytes | bytearray:
     """The whole body, counted while it streams. Raises TooLarge, Malformed (empty), ClientGone."""
-    limit = JSON_BODY_BYTES_MAX if media == JSON else NPY_BODY_BYTES_MAX
+    limit = limits.current.json_body_bytes if media == JSON else limits.current.npy_body_bytes
     length = header(scope, b"content-length")
     if length is not None and length.isdecimal() and int(length) > limit:
         raise _too_large(media, limit)
@@ -65,7 +91,7 @@ async def read_body(scope: Scope, receive: Receive, media: Media) -> bytes | byt
         raise ClientGone
     body: bytes | bytearray = message.get("body", b"")
     if message.get("more_body", False):
-        body = await _rest(bytearray(body), receive, media, limit)
+        body = await _rest(bytearray(body), scope, receive, media, limit)
     if len(body) > limit:
         raise _too_large(media, limit)
     if not body:
@@ -73,8 +99,9 @@ async def read_body(scope: Scope, receive: Receive, media: Media) -> bytes | byt
     return body
 
 
-async def _rest(body: bytearray, receive: Receive, media: Media, limit: int) -> bytearray:
-    more = True
+async def _rest(body: bytearray, scope: Scope, receive: Receive, media: Media, limit: int) -> bytearray:
+    room: Room | None = scope.get(ROOM)
+    more, counted = True, 0
     while more:
         message = await receive()
         if message["type"] == "http.disconnect":
@@ -82,6 +109,9 @@ async def _rest(body: bytearray, receive: Receive, media: Media, limit: int) -> 
         body += message.get("body", b"")
         if len(body) > limit:
             raise _too_large(media, limit)
+        if room is not None and len(body) > SMALL_BODY_BYTES:
+            room.enter(scope, len(body) - counted)
+            counted = len(body)
         more = message.get("more_body", False)
     return body
 
@@ -89,7 +119,7 @@ async def _rest(body: bytearray, receive: Receive, media: Media, limit: int) -> 
 def _too_large(media: Media, limit: int) -> TooLarge:
     advice = "split it into several requests"
     if media == JSON:
-        advice += f", or send vectors as {NPY}, of which {NPY_BODY_BYTES_MAX >> 20} MiB are taken"
+        advice += f", or send vectors as {NPY}, of which {limits.current.npy_body_bytes >> 20} MiB are taken"
     return TooLarge(f"the body is over the {limit >> 20} MiB that are taken as {media}: {advice}")
 
 

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter, Body, Path, Query
 from pydantic import BaseModel, ConfigDict, Field
+from starlette.requests import Request
 from starlette.responses import Response
 
 from app.api import examples
@@ -12,6 +13,7 @@ from app.api.encode import json_response
 from app.api.ids import check_name, check_new_name
 from app.api.limits import DIMENSION_MAX, DIMENSION_MIN, RECALL_MAX, RECALL_MIN, WAIT_S_DEFAULT, WAIT_S_MAX
 from app.api.openapi import answer, problems
+from app.api.rights import key_of, needs
 from app.api.strict_route import StrictRoute
 from app.engine.errors import Refused
 from app.engine.types import DEFAULT_RECALL, CollectionSettings, Dtype, Engine, IdType, IndexKind, IndexSpec, Metric
@@ -77,9 +79,12 @@ def _add_listing(routes: APIRouter, engine: Engine) -> None:
         "",
         summary="List collections",
         responses=answer(200, {"collections": [examples.COLLECTION]}) | problems("unknown-field"),
+        openapi_extra=needs("any"),
     )
-    async def list_collections() -> Response:
-        return json_response({"collections": sorted(engine.names())})
+    async def list_collections(request: Request) -> Response:
+        """Those that the key reaches."""
+        key = key_of(request.scope)
+        return json_response({"collections": sorted(name for name in engine.names() if key.reaches(name))})
 
 
 def _add_creating(routes: APIRouter, engine: Engine) -> None:
@@ -131,6 +136,7 @@ def _add_describing(routes: APIRouter, engine: Engine) -> None:
         "/{collection}",
         summary="Describe a collection",
         responses=answer(200, examples.DESCRIBED) | problems("collection-not-found", "invalid-request"),
+        openapi_extra=needs("read"),
     )
     async def get_collection(
         collection: Name,

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from urllib.parse import unquote_to_bytes
 
-from app.api.limits import ID_BYTES_MAX, ID_INT_MAX, IDS_MAX, NAME, NAME_PATTERN
+from app.api import limits
+from app.api.limits import ID_BYTES_MAX, ID_INT_MAX, NAME, NAME_PATTERN
 from app.api.refusals import many, one
 from app.engine.errors import MAX_FAULTS, CollectionNotFound, Fault, IdNotFound, IdTypeMismatch, Invalid, OutOfRange
 from app.engine.types import Id, IdType
@@ -47,8 +48,9 @@ def check_ids(ids: Sequence[Id], id_type: IdType, pattern: str) -> None:
 
 def check_id_count(count: int) -> None:
     """Raises OutOfRange for more ids than one fetch, delete or patch takes."""
-    if count > IDS_MAX:
-        raise one(OutOfRange, "ids", f"has {count} ids, at most {IDS_MAX} are taken in one request")
+    most = limits.current.ids_max
+    if count > most:
+        raise one(OutOfRange, "ids", f"has {count} ids, at most {most} are taken in one request")
 
 
 def check_name(name: str) -> str:

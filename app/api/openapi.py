@@ -8,10 +8,11 @@ from fastapi import APIRouter, FastAPI
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 
-from app.api import examples
+from app.api import examples, limits
 from app.api.bodies import JSON, NPY
 from app.api.problems import MEDIA_TYPE, TABLE
 from app.api.resource import Operation, Resource
+from app.api.rights import RIGHTS
 
 _REF = "#/components/schemas/{name}"
 Json = dict[str, Any]
@@ -41,6 +42,13 @@ PROBLEM_SCHEMA: Json = {
 }
 
 
+SECURITY: Json = {
+    "bearer": {"type": "http", "scheme": "bearer"},
+    "api-key": {"type": "apiKey", "in": "header", "name": "api-key"},
+}
+"""Either, where the server has keys."""
+
+
 def answer(status: int, example: Any, description: str = "Success", *further: str) -> Responses:
     """The success answer of an operation; further: other media types it can be asked for."""
     if example is None:
@@ -50,10 +58,14 @@ def answer(status: int, example: Any, description: str = "Success", *further: st
     return {status: {"description": description, "content": content}}
 
 
+ALWAYS = ("unauthorized", "forbidden", "request-timeout", "rate-limited", "overloaded", "internal-error")
+"""What every operation can answer, whatever it does."""
+
+
 def problems(*codes: str) -> Responses:
-    """The problem answers of an operation, by status; every operation can also answer 500 and (by its path) 422."""
+    """The problem answers of an operation, by status; every operation can also answer (by its path) 422."""
     by_status: dict[int, list[str]] = {}
-    for code in (*codes, "internal-error"):
+    for code in (*codes, *ALWAYS):
         by_status.setdefault(TABLE[code].status, []).append(code)
     return {status: _problem(status, listed) for status, listed in sorted(by_status.items())}
 
@@ -86,15 +98,29 @@ def document(app: FastAPI, resources: Iterable[Resource], routers: Iterable[APIR
             # FastAPI drops what is None, out of examples too, where null is part of the answer.
             responses = spec["paths"][route.path_format][method.lower()]["responses"]
             responses |= {str(status): response for status, response in route.responses.items()}
+            spec["paths"][route.path_format][method.lower()].setdefault(RIGHTS, "write")
     operations = [(r.path_format, o) for r in resources for o in r.operations.values()]
     structs = [s for _, o in operations for s in (o.body, o.query) if s is not None]
     _, components = msgspec.json.schema_components(structs, ref_template=_REF)
+    _bound(components)
     schemas = spec.setdefault("components", {}).setdefault("schemas", {})
     schemas["Problem"] = PROBLEM_SCHEMA
     schemas.update(components)
     for path, operation in operations:
         spec["paths"].setdefault(path, {})[operation.method.lower()] = _operation(path, operation, components)
+    spec["components"]["securitySchemes"] = SECURITY
+    spec["security"] = [{name: []} for name in SECURITY]
     return spec
+
+
+def _bound(components: Json) -> None:
+    """What the settings bound is in no schema: those are made before settings are read."""
+    most = {"k": limits.current.k_max, "limit": limits.current.list_max}
+    for schema in components.values():
+        for name, value in schema.get("properties", {}).items():
+            for kind in (value, *value.get("anyOf", ()), *(k.get("items", {}) for k in value.get("anyOf", ()))):
+                if name in most and kind.get("type") == "integer":
+                    kind["maximum"] = most[name]
 
 
 def _operation(path: str, operation: Operation, components: Json) -> Json:
@@ -102,6 +128,7 @@ def _operation(path: str, operation: Operation, components: Json) -> Json:
         "operationId": operation.name,
         "summary": operation.summary,
         "tags": [operation.tag],
+        RIGHTS: operation.rights,
         "parameters": _parameters(path, operation, components),
         "responses": {
             str(status): response

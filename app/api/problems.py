@@ -11,8 +11,9 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from app.api.refusals import MethodNotAllowed, RouteNotFound, UnknownField
+from app.api.refusals import MethodNotAllowed, RouteNotFound, Unauthorized, UnknownField
 from app.engine.errors import MAX_FAULTS, Fault, Invalid, Malformed, OutOfRange, Refused, Unavailable
+from app.metrics.ours import PROBLEMS
 
 log = logging.getLogger("seedvec.api")
 
@@ -42,12 +43,30 @@ TABLE: dict[str, Kind] = {
         "It breaks the protocol: an unknown method, a broken header, or characters in the path that must be "
         "percent-encoded. The connection is closed. " + STORED_NOTHING,
     ),
+    "unauthorized": Kind(
+        401,
+        "A key is needed",
+        "Send one as `Authorization: Bearer KEY` or `api-key: KEY`. Open to everybody are /livez, /readyz, /docs, "
+        "/openapi.json and /problems.",
+    ),
+    "forbidden": Kind(
+        403,
+        "The key may not do this",
+        "It only reads, or is limited to collections of which this is none. The reference says what each operation "
+        "needs (x-rights).",
+    ),
     "not-found": Kind(404, "There is no such route", "See /docs for the routes that exist."),
     "collection-not-found": Kind(
         404, "There is no such collection", "GET /v1/collections lists them; PUT /v1/collections/{name} creates one."
     ),
     "id-not-found": Kind(404, "There is no such item", "The collection holds no item under this id (any more)."),
     "method-not-allowed": Kind(405, "The route does not take this method", "The Allow header names those it takes."),
+    "request-timeout": Kind(
+        408,
+        "The request took too long to arrive",
+        "A head has to be complete, and a body to keep coming, within bounds that the server sets (--header-s, "
+        "--body-s). The connection is closed. " + STORED_NOTHING,
+    ),
     "conflict": Kind(409, "The request conflicts with what is there", STORED_NOTHING),
     "id-exists": Kind(
         409,
@@ -121,13 +140,23 @@ TABLE: dict[str, Kind] = {
     "too-many-pending": Kind(
         429, "Too many writes are pending", "The collection is sealing what was written. Try again after Retry-After."
     ),
+    "rate-limited": Kind(
+        429, "The key asks too often", "It may make so many requests a second. Try again after Retry-After."
+    ),
     "internal-error": Kind(
         500,
         "The server made a mistake",
         "The instance names this request in the server's log, which holds the rest. Please report it.",
     ),
     "unavailable": Kind(503, "The server cannot do this now", "Try again after Retry-After."),
-    "not-ready": Kind(503, "The server is not ready", "The detail names what is closed."),
+    "not-ready": Kind(
+        503, "The server is not ready", "The detail names what is closed, or says that the server is stopping."
+    ),
+    "overloaded": Kind(
+        503,
+        "The server has more to do than it can do in time",
+        "The request was not begun. Try again after Retry-After. " + STORED_NOTHING,
+    ),
     "collection-closed": Kind(
         503,
         "The collection is closed",
@@ -138,6 +167,12 @@ TABLE: dict[str, Kind] = {
         "Whether the write happened is not known",
         "The disk refused to confirm it: it may or may not be stored. It can be repeated without looking: a POST with "
         "the same Idempotency-Key, PUT, PATCH and DELETE as they are.",
+    ),
+    "deadline-exceeded": Kind(
+        504,
+        "It took longer than it may",
+        "The request's timeout_ms is over, or the server's (--search-timeout-s). A lower recall, a smaller k or fewer "
+        "queries take less.",
     ),
     "insufficient-memory": Kind(
         507,
@@ -154,6 +189,9 @@ TABLE: dict[str, Kind] = {
 }
 
 
+_COUNTS = {code: PROBLEMS.of(code) for code in TABLE}
+
+
 def code_of(refused: Refused) -> str:
     """The refusal's code, or that of its nearest base that the table knows: a new subclass is never a 500."""
     for base in type(refused).__mro__:
@@ -165,6 +203,7 @@ def code_of(refused: Refused) -> str:
 
 def _dump(code: str, detail: str, instance: str, faults: tuple[Fault, ...] = (), fault_count: int = 0) -> bytes:
     kind = TABLE[code]
+    _COUNTS[code].add()
     problem: dict[str, Any] = {
         "type": f"/problems/{code}",
         "title": kind.title,
@@ -192,13 +231,15 @@ def refusal_response(refused: Refused, instance: str) -> Response:
         headers["retry-after"] = str(refused.retry_after_s)
     if isinstance(refused, MethodNotAllowed):
         headers["allow"] = refused.allow
+    if isinstance(refused, Unauthorized):
+        headers["www-authenticate"] = 'Bearer realm="seedvec"'
     body = _dump(code, refused.detail, instance, refused.faults, refused.fault_count)
     return Response(body, TABLE[code].status, headers, MEDIA_TYPE)
 
 
-def unreadable_request(instance: str) -> bytes:
-    """The body of the answer (400, MEDIA_TYPE) to what is no HTTP: no application ever sees it."""
-    return _dump("malformed-request", TABLE["malformed-request"].explanation, instance)
+def plain_problem(code: str, instance: str) -> bytes:
+    """The body of an answer that no application gives, of MEDIA_TYPE: the connection itself refuses."""
+    return _dump(code, TABLE[code].explanation, instance)
 
 
 def unexpected_response(error: Exception, instance: str) -> Response:

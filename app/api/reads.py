@@ -7,12 +7,13 @@ from typing import TypeVar
 from msgspec.json import Decoder
 from starlette.responses import Response
 
-from app.api import examples, writes
+from app.api import examples, limits, writes
 from app.api.bodies import NPY, off_loop_if_large
 from app.api.encode import items_value, json_response, npy_response
 from app.api.filter_in import EVERYTHING, filter_in
 from app.api.ids import check_id_count, check_ids, shown
 from app.api.json_in import decode
+from app.api.refusals import at_most
 from app.api.resource import Call, Operation, Resource
 from app.api.schemas import CountBody, FetchBody, ListBody, ListQuery
 from app.engine.errors import IdNotFound
@@ -94,6 +95,7 @@ def _with_filter(decoder: Decoder[B], body: bytes | bytearray) -> tuple[B, Filte
 
 
 async def _list(call: Call, given: ListBody | ListQuery, wanted: Filter | None) -> Response:
+    at_most("limit", given.limit, limits.current.list_max)
     page = await call.engine.list(call.name, given.limit, given.cursor, frozenset(given.include), wanted)
     return await _large(page.items, lambda: json_response({"items": items_value(page.items), "next": page.next}))
 
@@ -119,6 +121,7 @@ GET_ONE = Operation(
     answers=(NPY,),
     description="The id is taken from the raw path and percent-decoded once: `a/b` and `a%2Fb` are the same id. With "
     "`Accept: application/x-npy` the bare vector in the collection's dtype.",
+    rights="read",
 )
 FETCH = Operation(
     "POST",
@@ -131,6 +134,7 @@ FETCH = Operation(
     FetchBody,
     {"two ids": examples.FETCH},
     description="Items in the order asked; `missing` names the ids that are not there.",
+    rights="read",
 )
 LIST_QUERY = Operation(
     "GET",
@@ -143,6 +147,7 @@ LIST_QUERY = Operation(
     query=ListQuery,
     description="In key order. An item that is not touched meanwhile appears exactly once; an upserted one may appear "
     "again. `next` is the cursor of the next page, null after the last.",
+    rights="read",
 )
 LIST_BODY = Operation(
     "POST",
@@ -154,6 +159,7 @@ LIST_BODY = Operation(
     (*_BODY_PROBLEMS, "invalid-filter"),
     ListBody,
     {"first page": examples.LIST, "what matches": examples.LIST_MATCHING},
+    rights="read",
 )
 COUNT = Operation(
     "POST",
@@ -166,4 +172,5 @@ COUNT = Operation(
     CountBody,
     {"what matches": examples.COUNT, "all": {}},
     description="Items whose metadata matches the filter; all where none is given.",
+    rights="read",
 )

@@ -12,6 +12,7 @@ from app.api.bodies import ClientGone, off_loop_if_large
 from app.api.encode import json_response
 from app.api.recall_in import RecallBody, RecallQuery, parse
 from app.api.resource import Call, Operation, Resource
+from app.api.rights import require
 from app.engine.types import Engine, RecallAnswer, RecallRow
 
 DRAWN: dict[str, Literal["svg", "png"]] = {"image/svg+xml": "svg", "image/png": "png"}
@@ -29,6 +30,8 @@ async def measure(call: Call) -> Response:
     query = call.query(RecallQuery) if call.scope["query_string"] else None
     media, body = await call.body(npy=True)
     asked = await off_loop_if_large(len(body), lambda: parse(media, body, query, settings))
+    if asked.calibrate:
+        require(call.scope, "write", call.name)
     return json_response(_value(await _while_wanted(call, call.engine.measure_recall(call.name, asked))))
 
 
@@ -109,6 +112,7 @@ MEASURE = Operation(
     "than those of new queries. With `calibrate`, the collection is calibrated on the queries from then on; "
     "`GET /v1/collections/{collection}?wait=ready` waits for that.",
     tag="recall",
+    rights="read",
 )
 SHOW = Operation(
     "GET",
@@ -122,4 +126,5 @@ SHOW = Operation(
     description="Of each index the points of (recall@k, µs) that searches are planned by, with the parameters behind "
     "them; with `Accept: image/svg+xml` or `image/png` they are drawn.",
     tag="recall",
+    rights="read",
 )

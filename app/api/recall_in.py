@@ -7,21 +7,18 @@ import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 from msgspec.json import Decoder
 
-from app.api import npy
+from app.api import limits, npy
 from app.api.bodies import NPY, Media
 from app.api.filter_in import filter_in
 from app.api.ids import check_ids
 from app.api.json_in import decode, translate
 from app.api.limits import (
     K_DEFAULT,
-    QUERIES_JSON_MAX,
-    QUERIES_MAX,
-    QUERY_HITS_MAX,
     RECALL_LIST_MAX,
     RECALL_SAMPLE_DEFAULT,
     RECALL_SAMPLE_MAX,
 )
-from app.api.refusals import many, one
+from app.api.refusals import at_most, many, one
 from app.api.schemas import BodyFilter, K, QueryFilter, Recall, Vector
 from app.api.vectors_in import check_columns, matrix
 from app.engine.errors import MAX_FAULTS, Fault, Invalid, OutOfRange
@@ -89,7 +86,7 @@ def parse(
         return RecallAsked(ks, _recalls(given.recall), None, sample, None, filter, given.calibrate)
     if given.sample is not UNSET:
         raise one(Invalid, "sample", "is taken where no queries are given: leave out one of the two")
-    _check_volume(len(given.queries), ks, QUERIES_JSON_MAX, "queries")
+    _check_volume(len(given.queries), ks, limits.current.queries_json_max, "queries")
     queries = matrix(given.queries, settings.dimension, "queries[{}]")
     truth = None if given.truth is UNSET else _truth(given.truth, len(queries), max(ks), settings)
     return RecallAsked(ks, _recalls(given.recall), queries, 0, truth, filter, given.calibrate)
@@ -101,7 +98,7 @@ def _parse_npy(body: bytes | bytearray, query: RecallQuery, settings: Collection
     recalls = () if query.recall is UNSET else tuple(_listed(query.recall, Recalls, "recall"))
     filter = filter_in(query.filter)
     _refuse_filtered_calibration(filter is not None, query.calibrate)
-    _check_volume(len(queries), ks, QUERIES_MAX, "shape")
+    _check_volume(len(queries), ks, limits.current.queries_max, "shape")
     check_columns(queries.shape[1], settings.dimension)
     return RecallAsked(ks, recalls, queries, 0, None, filter, query.calibrate, "row {}")
 
@@ -128,8 +125,10 @@ def _refuse_filtered_calibration(filtered: bool, calibrate: bool) -> None:
 def _check_volume(queries: int, ks: Sequence[int], most: int, where: str) -> None:
     if not 1 <= queries <= most:
         raise one(OutOfRange, where, f"has {queries} queries, 1 to {most} are taken in one request")
-    if queries * max(ks) > QUERY_HITS_MAX:
-        raise one(OutOfRange, "k", f"{queries} queries x k {max(ks)} is over the {QUERY_HITS_MAX} hits of one request")
+    at_most("k", max(ks), limits.current.k_max)
+    if queries * max(ks) > limits.current.hits_max:
+        hits = limits.current.hits_max
+        raise one(OutOfRange, "k", f"{queries} queries x k {max(ks)} is over the {hits} hits of one request")
 
 
 def _truth(given: list[list[Id]], queries: int, k: int, settings: CollectionSettings) -> list[list[Id]]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from app.engine.errors import Fault, Invalid, Refused, Unavailable
+from app.engine.errors import Fault, Invalid, OutOfRange, Refused, Unavailable
 
 
 class RouteNotFound(Refused):
@@ -15,6 +15,28 @@ class MethodNotAllowed(Refused):
     def __init__(self, detail: str, allow: str) -> None:
         super().__init__(detail)
         self.allow = allow
+
+
+class Unauthorized(Refused):
+    """No key, or none of ours (401)."""
+
+    code = "unauthorized"
+
+
+class Forbidden(Refused):
+    """A key that may not do this (403)."""
+
+    code = "forbidden"
+
+
+class RateLimited(Unavailable):
+    """The key asks faster than it may (429)."""
+
+    code = "rate-limited"
+
+    def __init__(self, detail: str, retry_after_s: int) -> None:
+        super().__init__(detail)
+        self.retry_after_s = retry_after_s
 
 
 class UnsupportedMediaType(Refused):
@@ -36,6 +58,12 @@ class NotReady(Unavailable):
 def one(kind: type[Invalid], where: str, message: str) -> Invalid:
     """A refusal about a single place: the detail is the fault itself."""
     return kind(f"{where}: {message}", [Fault(where, message)])
+
+
+def at_most(where: str, value: int, most: int) -> None:
+    """Raises OutOfRange. For limits that are settings; what never changes stands in the schemas."""
+    if value > most:
+        raise one(OutOfRange, where, f"expected int <= {most}")
 
 
 def many(kind: type[Invalid], faults: Sequence[Fault], count: int, summary: str) -> Invalid:

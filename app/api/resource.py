@@ -20,6 +20,7 @@ from starlette.types import Receive, Scope, Send
 from app.api.bodies import ClientGone, Media, header, media_type, read_body
 from app.api.ids import check_name, decoded, path_id
 from app.api.query_in import decode_query
+from app.api.rights import Rights, require
 from app.api.schemas import NoQuery
 from app.engine.types import CollectionSettings, Engine, Id
 
@@ -83,7 +84,7 @@ class Operation:
 
     body: the JSON body; npy: whether `application/x-npy` is taken too; query: the query string (of a search and of
     writes: that which goes with `.npy`); example: a body that works; answer: what it answers, or None: nothing;
-    answers: further media types of the answer; problems: codes of `problems.TABLE`.
+    answers: further media types of the answer; problems: codes of `problems.TABLE`; rights: what its key must have.
     """
 
     method: str
@@ -100,6 +101,7 @@ class Operation:
     answers: tuple[str, ...] = ()
     description: str = ""
     tag: str = "vectors"
+    rights: Rights = "write"
 
 
 class Resource(BaseRoute):
@@ -126,11 +128,12 @@ class Resource(BaseRoute):
         operation = self.operations.get(scope["method"])
         if operation is None:
             raise HTTPException(status_code=405)
+        scope["route"] = operation
         name, *rest = scope["raw_params"]
         try:
-            response = await operation.handler(
-                Call(self.engine, scope, receive, _plain(name), rest[0] if rest else b"")
-            )
+            call = Call(self.engine, scope, receive, _plain(name), rest[0] if rest else b"")
+            require(scope, operation.rights, call.name)
+            response = await operation.handler(call)
         except ClientGone:
             return
         await response(scope, receive, send)

@@ -7,11 +7,11 @@ import numpy as np
 from msgspec import UNSET, Raw, UnsetType
 from numpy.typing import NDArray
 
-from app.api import npy
+from app.api import limits, npy
 from app.api.bodies import NPY, Media
 from app.api.ids import check_ids
 from app.api.json_in import decode
-from app.api.limits import ID_INT_MAX, ITEMS_MAX
+from app.api.limits import ID_INT_MAX
 from app.api.metadata_in import compact_all
 from app.api.refusals import UnknownField, one
 from app.api.schemas import Item, WriteBody
@@ -104,8 +104,9 @@ def _run(first: int, count: int, settings: CollectionSettings) -> NDArray[np.int
 
 
 def _check_count(count: int, where: str) -> None:
-    if not 1 <= count <= ITEMS_MAX:
-        raise one(OutOfRange, where, f"has {count} items, 1 to {ITEMS_MAX} are taken in one request")
+    most = limits.current.items_max
+    if not 1 <= count <= most:
+        raise one(OutOfRange, where, f"has {count} items, 1 to {most} are taken in one request")
 
 
 def decoder(

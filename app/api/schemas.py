@@ -8,13 +8,13 @@ from typing import Annotated, Literal
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType, field
 
 from app.api.examples import FILTER, FILTER_TEXT
-from app.api.limits import K_DEFAULT, K_MAX, K_MIN, LIST_DEFAULT, LIST_MAX, LIST_MIN, RECALL_MAX, RECALL_MIN
+from app.api.limits import K_DEFAULT, K_MIN, LIST_DEFAULT, LIST_MIN, RECALL_MAX, RECALL_MIN
 from app.engine.types import Id
 
 Field = Literal["metadata", "vector"]
 Vector = list[float]
-K = Annotated[int, Meta(ge=K_MIN, le=K_MAX, description="how many neighbours")]
-Limit = Annotated[int, Meta(ge=LIST_MIN, le=LIST_MAX, description="items of one page")]
+K = Annotated[int, Meta(ge=K_MIN, description="how many neighbours")]
+Limit = Annotated[int, Meta(ge=LIST_MIN, description="items of one page")]
 FirstId = Annotated[int, Meta(ge=0, description="id of the first row; the rows after it count on from there")]
 MaxDistance = Annotated[float, Meta(description="hits farther than this are left out")]
 BodyFilter = Annotated[

@@ -10,17 +10,17 @@ from msgspec.json import Decoder
 from numpy.typing import NDArray
 from starlette.responses import Response
 
-from app.api import examples, npy
+from app.api import examples, limits, npy
 from app.api.bodies import NPY, NPZ, Media, off_loop_if_large
 from app.api.encode import json_response, npz_response, search_value
 from app.api.filter_in import filter_in
 from app.api.ids import check_ids
 from app.api.json_in import decode
-from app.api.limits import QUERIES_JSON_MAX, QUERIES_MAX, QUERY_HITS_MAX
 from app.api.params_in import params_in
-from app.api.refusals import many, one
+from app.api.refusals import at_most, many, one
 from app.api.resource import Call, Operation, Resource
 from app.api.schemas import SearchBody, SearchQuery
+from app.api.seen import count_search, note
 from app.api.vectors_in import check_columns, matrix
 from app.engine.errors import Fault, Invalid, OutOfRange
 from app.engine.types import EXACTLY, Asked, CollectionSettings, Engine, Id, Include, SearchAnswer
@@ -84,7 +84,7 @@ def parse(media: Media, body: bytes | bytearray, query: SearchQuery | None, sett
         check_ids([given.id], settings.id_type, "id")
         return Search(None, given.id, _asked(given), False)
     assert given.vectors is not UNSET
-    _check_volume(len(given.vectors), given.k, QUERIES_JSON_MAX, "vectors")
+    _check_volume(len(given.vectors), given.k, limits.current.queries_json_max, "vectors")
     return Search(matrix(given.vectors, settings.dimension, "vectors[{}]"), None, _asked(given), True, "vectors[{}]")
 
 
@@ -92,20 +92,22 @@ def _parse_npy(body: bytes | bytearray, query: SearchQuery, settings: Collection
     array = npy.parse(body)
     several = array.ndim == 2
     queries = array if several else array.reshape(1, -1)
-    _check_volume(len(queries), query.k, QUERIES_MAX, "shape")
+    _check_volume(len(queries), query.k, limits.current.queries_max, "shape")
     check_columns(queries.shape[1], settings.dimension)
     return Search(queries, None, _asked(query), several, "row {}")
 
 
 def _check_volume(queries: int, k: int, most: int, where: str) -> None:
     if not 1 <= queries <= most:
-        advice = f" (as {NPY}: {QUERIES_MAX})" if most == QUERIES_JSON_MAX else ""
+        advice = f" (as {NPY}: {limits.current.queries_max})" if where == "vectors" else ""
         raise one(OutOfRange, where, f"has {queries} queries, 1 to {most} are taken in one request{advice}")
-    if queries * k > QUERY_HITS_MAX:
-        raise one(OutOfRange, "k", f"{queries} queries x k {k} is over the {QUERY_HITS_MAX} hits of one request")
+    if queries * k > limits.current.hits_max:
+        most = limits.current.hits_max
+        raise one(OutOfRange, "k", f"{queries} queries x k {k} is over the {most} hits of one request")
 
 
 def _asked(given: SearchBody | SearchQuery) -> Asked:
+    at_most("k", given.k, limits.current.k_max)
     return Asked(
         given.k,
         _recall(given),
@@ -132,7 +134,11 @@ async def _answer(call: Call, given: Search) -> Response:
     arrays = call.accepts(NPZ)
     if arrays:
         given = given._replace(asked=_for_arrays(given.asked))
+    queries = 1 if given.queries is None else len(given.queries)
+    noted = note(call.scope, call.name, given.asked.filter, k=given.asked.k, queries=queries, recall=given.asked.recall)
     answer = await _find(call, given)
+    noted.stages = answer.stages
+    count_search(queries, answer)
     took_s = time.perf_counter() - call.started
     # Asked for after the search: a first write meanwhile may have fixed the type of the very ids that were found.
     id_type = call.settings().id_type if arrays else "auto"
@@ -222,6 +228,7 @@ SEARCH = Operation(
     "farther from the data than those it was measured with. "
     "With `Accept: application/x-npz` the arrays `ids` (-1 where there are fewer) and `distances` (+inf).",
     tag="search",
+    rights="read",
 )
 NEIGHBORS = Operation(
     "GET",
@@ -235,4 +242,5 @@ NEIGHBORS = Operation(
     answers=(NPZ,),
     description="Search by a stored item's vector, itself left out.",
     tag="search",
+    rights="read",
 )

@@ -11,13 +11,14 @@ from app.api.bodies import media_type, off_loop_if_large, read_body
 from app.api.ids import shown
 from app.api.json_in import plain_json
 from app.api.refusals import UnknownField
+from app.api.rights import RIGHTS, Rights, require
 from app.engine.errors import MAX_FAULTS, Fault
 
 Endpoint = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
 class StrictRoute(APIRoute):
-    """Checks the query string's names and the body's syntax before FastAPI sees either.
+    """Checks the key's rights, the query string's names and the body's syntax before FastAPI sees the request.
 
     FastAPI ignores unknown parameters and parses with the standard library, which takes NaN and ignores a wrong
     media type.
@@ -25,10 +26,12 @@ class StrictRoute(APIRoute):
 
     def get_route_handler(self) -> Endpoint:
         handler = super().get_route_handler()
+        rights: Rights = (self.openapi_extra or {}).get(RIGHTS, "write")
         known = {field.alias for field in self.dependant.query_params}
         takes_body = self.body_field is not None
 
         async def strict(request: Request) -> Response:
+            require(request.scope, rights, request.path_params.get("collection"))
             _refuse_unknown(request, known)
             if takes_body:
                 await _check_body(request)

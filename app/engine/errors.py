@@ -4,12 +4,13 @@ Refused
 ├── Malformed            the body cannot be read (400)
 ├── Invalid              read, but not acceptable (422)
 │   ├── DimensionMismatch, NotFinite, ZeroVector, IdTypeMismatch, OutOfRange
-│   └── InvalidFilter, IdempotencyMismatch
-├── NotFound             collection-not-found, id-not-found (404)
-├── Conflict             id-exists, settings-differ (409)
+│   └── InvalidFilter, IdempotencyMismatch, BadSnapshot
+├── NotFound             collection-not-found, id-not-found, snapshot-not-found, alias-not-found (404)
+├── Conflict             id-exists, settings-differ, name-taken, collection-aliased (409)
 ├── TooLarge             (413)
+├── DeadlineExceeded     (504)
 └── Unavailable          the server, not the request (429, 503, 507)
-    ├── Busy, CollectionClosed, OutcomeUnknown, DiskFull, InsufficientMemory
+    ├── Busy, Overloaded, CollectionClosed, OutcomeUnknown, DiskFull, InsufficientMemory
 """
 
 from collections.abc import Sequence
@@ -36,6 +37,12 @@ class Malformed(Refused):
 
 class Invalid(Refused):
     code = "invalid-request"
+
+
+class BadFile(Invalid):
+    """A file that is not what it should be, or cannot be taken; nothing of it was imported."""
+
+    code = "bad-file"
 
 
 class DimensionMismatch(Invalid):
@@ -66,6 +73,12 @@ class IdempotencyMismatch(Invalid):
     code = "idempotency-mismatch"
 
 
+class BadSnapshot(Invalid):
+    """A snapshot that is not whole, or was never one."""
+
+    code = "bad-snapshot"
+
+
 class NotFound(Refused):
     code = "not-found"
 
@@ -78,8 +91,28 @@ class IdNotFound(NotFound):
     code = "id-not-found"
 
 
+class SnapshotNotFound(NotFound):
+    code = "snapshot-not-found"
+
+
+class AliasNotFound(NotFound):
+    code = "alias-not-found"
+
+
 class Conflict(Refused):
     code = "conflict"
+
+
+class NameTaken(Conflict):
+    """Collections and aliases share one namespace; snapshots have their own."""
+
+    code = "name-taken"
+
+
+class Aliased(Conflict):
+    """Aliases lead to what was to be dropped."""
+
+    code = "collection-aliased"
 
 
 class IdExists(Conflict):
@@ -94,6 +127,12 @@ class TooLarge(Refused):
     code = "too-large"
 
 
+class DeadlineExceeded(Refused):
+    """It took longer than the client, or the server, gives it; only what changes nothing has a deadline (504)."""
+
+    code = "deadline-exceeded"
+
+
 class Unavailable(Refused):
     code = "unavailable"
     retry_after_s: int | None = 1
@@ -103,6 +142,12 @@ class Busy(Unavailable):
     """Too much is pending; nothing was stored (429)."""
 
     code = "too-many-pending"
+
+
+class Overloaded(Unavailable):
+    """More waits than can be answered in time; this was not begun (503)."""
+
+    code = "overloaded"
 
 
 class CollectionClosed(Unavailable):

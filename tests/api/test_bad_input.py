@@ -11,7 +11,7 @@ import httpx
 import numpy as np
 import pytest
 
-from app.api.limits import JSON_BODY_BYTES_MAX, NPY_BODY_BYTES_MAX
+from app.settings import Settings
 from tests.harness import Server
 
 JSON = {"content-type": "application/json"}
@@ -60,6 +60,8 @@ def items(*vectors: list[Any], ids: list[Any] | None = None) -> dict[str, Any]:
     given = ids if ids is not None else list(range(10, 10 + len(vectors)))
     return {"items": [{"id": id, "vector": vector} for id, vector in zip(given, vectors, strict=True)]}
 
+
+JSON_BODY_BYTES_MAX, NPY_BODY_BYTES_MAX = Settings().json_body_bytes, Settings().npy_body_bytes
 
 E4 = [1, 0, 0, 0]
 MANY = [E4] * 17

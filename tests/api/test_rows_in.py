@@ -7,7 +7,6 @@ import orjson
 import pytest
 from msgspec import UNSET
 
-from app.api.limits import ITEMS_MAX
 from app.api.npy import dump
 from app.api.refusals import InvalidMetadata, UnknownField
 from app.api.rows_in import from_json, from_npy
@@ -21,6 +20,7 @@ from app.engine.errors import (
     Refused,
 )
 from app.engine.types import CollectionSettings
+from app.settings import Settings
 
 AUTO = CollectionSettings(2)
 INT = CollectionSettings(2, id_type="int")
@@ -146,7 +146,7 @@ def test_the_other_id_type_is_told_how_to_get_its_collection(
 
 
 def test_too_many_items() -> None:
-    body = b'{"vectors": [' + b"[1,2]," * ITEMS_MAX + b"[1,2]]}"
+    body = b'{"vectors": [' + b"[1,2]," * Settings().items_max + b"[1,2]]}"
     assert type(refusal(body)) is OutOfRange
 
 

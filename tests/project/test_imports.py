@@ -11,8 +11,9 @@ ROOT = Path(__file__).resolve().parents[2]
 OURS = ("app", "storage", "index", "seedvec")
 
 MAY_IMPORT = {
-    "app/api": {"app.api", "app.engine", "app.settings", "seedvec"},
-    "app/engine": {"app.engine", "app.settings", "app.granted", "app.children", "storage", "index", "seedvec"},
+    "app/api": {"app.api", "app.engine", "app.logs", "app.metrics", "app.settings", "seedvec"},
+    "app/engine": {"app.engine", "app.metrics", "app.settings", "app.granted", "app.children", "storage", "index", "seedvec"},
+    "app/metrics": {"app.metrics"},
     "app": {"app", "storage", "index", "seedvec"},
     "storage": {"storage", "seedvec"},
     "index": {"index", "seedvec.sparse"},
@@ -22,7 +23,7 @@ ONLY_IN = {
     "faiss": ("index/",),
     "fastapi": ("app/api/",),
     "starlette": ("app/api/",),
-    "uvicorn": ("app/worker.py",),
+    "uvicorn": ("app/worker.py", "app/connections.py"),
     "h5py": ("storage/", "seedvec/segment.py", "seedvec/query_files.py"),
     "matplotlib": ("seedvec/curves.py",),
     "apsw": ("storage/",),
