@@ -41,6 +41,7 @@ from storage.layout import (
     SHUT_NAME,
     SNAPSHOTS_NAME,
     SQLITE_SUFFIXES,
+    STAGING_NAME,
     WRITE_LOCK_NAME,
     CollectionFolder,
     DataFolder,
@@ -73,7 +74,7 @@ def check(data_dir: str | os.PathLike[str]) -> Report:
     check_snapshots(data, names.snapshots, report)
     if (data.root / DAMAGED_NAME).is_dir():
         report.add("note", DAMAGED_NAME, "damaged originals that `seedvec repair` has kept: no server reads them")
-    ours = {LOCK_NAME, BALLAST_NAME, COLLECTIONS_NAME, DAMAGED_NAME, SNAPSHOTS_NAME, MANIFEST_NAME}
+    ours = {LOCK_NAME, BALLAST_NAME, COLLECTIONS_NAME, DAMAGED_NAME, SNAPSHOTS_NAME, STAGING_NAME, MANIFEST_NAME}
     _note_strays(data.root, ours | _sqlite(REGISTRY_NAME), "", report)
     return report
 
@@ -301,7 +302,7 @@ def _judge_derived(moment: _Moment, row: IndexRow | ColumnsRow, name: str, repor
 def _names_now(folder: CollectionFolder) -> set[str]:
     """What the catalogue names now: beside a server, that is more than when the check of this collection began."""
     with closing(ReadOnlyDatabase(folder.catalogue, catalogue.APPLICATION_ID, catalogue.VERSION)) as db, db.reading():
-        tables = ("segments", "indexes", "columns")
+        tables = ("segments", "indexes", "columns", "staged")
         rows = db.execute(" UNION ALL ".join(f"SELECT file FROM {table}" for table in tables))
         return {str(row[0]) for row in rows}
 

@@ -93,11 +93,6 @@ def read_imports(db: Database) -> list[ImportRow]:
     return [ImportRow(*row) for row in db.execute(query)]
 
 
-def staged_files(db: Database) -> set[str]:
-    """What a sweep must leave: the segments of imports that are past their decision."""
-    return {row[0] for row in db.execute("SELECT file FROM staged WHERE file IS NOT NULL")}
-
-
 class Import:
     """One import's hand on the catalogue. Belongs to one thread. Each step is a turn like any other write's."""
 

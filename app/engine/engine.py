@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
@@ -15,17 +15,22 @@ from app.engine import bulk, errors, reading, recall
 from app.engine.agreement import from_stored, refuse_difference, refuse_misfit, refuse_params, to_store
 from app.engine.collection import Collection, Limits, Pools
 from app.engine.describe import build_is_due, describe
+from app.engine.figures import closed, figures, free_bytes
+from app.engine.importing import settle_dead
 from app.engine.picturing import Picturing
 from app.engine.policy import Grounds
 from app.engine.recall import Measuring
 from app.engine.sample import Keep
+from app.engine.transfers import Transfers
 from app.engine.translate import FULL, translated
 from app.engine.turn import at_end_of_turn
 from app.engine.types import (
     Asked,
     CollectionSettings,
+    Figures,
     Id,
     Idempotency,
+    ImportAsked,
     Include,
     IndexSpec,
     Items,
@@ -34,6 +39,7 @@ from app.engine.types import (
     RecallAsked,
     Rows,
     SearchAnswer,
+    Upload,
     Written,
 )
 from app.granted import granted_cores
@@ -71,6 +77,7 @@ class LocalEngine:
         self._measuring = Measuring()
         self._picturing = Picturing()
         self._ballast = Ballast(data)
+        self._transfers = Transfers(data)
         self._registry: Registry | None = None
         self._version = -1
         self._looked = False
@@ -89,6 +96,8 @@ class LocalEngine:
             try:
                 collection = self._collection(name)
                 await loop.run_in_executor(None, collection.follower.load_all)
+                # A worker that is started in the place of one that died may find what that one was importing.
+                await loop.run_in_executor(None, settle_dead, self._data, name, collection.folder)
             except errors.Refused as e:
                 log.error("collection %s: %s", name, e.detail)
             except below.Dropped:
@@ -271,6 +280,20 @@ class LocalEngine:
         with translated(name):
             return describe(name, collection.folder, collection.follower.db, self._grounds)
 
+    async def figures(self) -> Figures:
+        found = []
+        for name in self.names():
+            await asyncio.sleep(0)  # a thousand collections must not hold up who searches one
+            try:
+                described = await self.describe(name)
+                with translated(name):
+                    is_open = described["index"]["state"] != "closed"
+                    db = self._collection(name).follower.db if is_open else None
+                    found.append(closed(name) if db is None else figures(described, db))
+            except errors.Refused as e:
+                log.debug("%s", e.detail)  # dropped in this very moment
+        return Figures(found, free_bytes(self._data))
+
     async def wait_ready(self, name: str, timeout_s: float) -> dict[str, Any]:
         """Answers when the index is ready, failed or closed, or when the time is up."""
         ends = time.monotonic() + timeout_s
@@ -353,6 +376,19 @@ class LocalEngine:
 
     async def search_id(self, name: str, id: Id, asked: Asked) -> SearchAnswer:
         return await reading.find_neighbours(self._collection(name), id, asked)
+
+    # ---------------------------------------------------------------- whole files
+
+    def import_file(
+        self, name: str, asked: ImportAsked, uploads: AsyncIterator[Upload], size: int | None
+    ) -> AsyncGenerator[dict[str, Any], None]:
+        if self._ballast.given_up():
+            raise errors.DiskFull(FULL)
+        try:
+            folder = self._collection(name).folder
+        except errors.CollectionNotFound:
+            folder = None
+        return self._transfers.import_file(name, folder, asked, uploads, size)
 
     # ---------------------------------------------------------------- recall
 

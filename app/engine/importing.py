@@ -395,10 +395,16 @@ def _is_held(staging: Path) -> bool:
     return False
 
 
-def settle_dead(data: Path, name: str, folder: Path) -> None:
+def settle_dead(data: Path, name: str, folder: Path | None = None) -> None:
     """Sees imports into a collection to their end whose process is gone: back, or forward where they were decided.
 
-    May be repeated. Raises StorageError, OSError."""
+    folder: None: whatever the name leads to, if to anything. May be repeated. Raises StorageError, OSError."""
+    if folder is None:
+        with closing(Registry(data)) as registry:
+            found = [registry.folder(r.uuid) for r in registry.read() if r.name == name and r.reason is None]
+        if not found:
+            return
+        folder = found[0]
     with closing(catalogue.connect(folder)) as db:
         dead = [row for row in read_imports(db) if not _is_held(DataFolder(data).staging / row.uuid)]
         if not dead:

@@ -5,6 +5,7 @@ forgotten: the builder makes it anew, and the search is exact until then. So are
 """
 
 import logging
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -17,6 +18,8 @@ from storage import atomic, catalogue, errors
 from storage.aside import clear, clear_database
 from storage.catalogue import ColumnsRow, IndexRow, SegmentRow
 from storage.database import Database
+from storage.failpoints import declare, hit
+from storage.imports import read_imports, settle
 from storage.layout import CATALOGUE_NAME, COLLECTIONS_NAME, SEGMENTS_NAME, WRITE_LOCK_NAME, DataFolder
 from storage.orphans import Kind, look
 from storage.publish import Publisher
@@ -27,12 +30,14 @@ from storage.turns import Turns
 
 log = logging.getLogger(__name__)
 VERIFIERS = 4
+CLEAR_STAGING = declare("import.clear_staging")
 
 
 def recover(data: Path) -> None:
     """Raises StorageError or OSError only where the registry itself cannot be read, or is damaged."""
     clear(DataFolder(data).ballast)
     clear_database(DataFolder(data).registry)
+    clear_staging(data)
     registry = Registry(data, create=True)
     try:
         registry.verify()
@@ -51,6 +56,12 @@ def recover(data: Path) -> None:
                 _note(registry, entry, reason)
     finally:
         registry.close()
+
+
+def clear_staging(data: Path) -> None:
+    """Files on their way in or out when the server ended: nobody waits for them any more."""
+    hit(CLEAR_STAGING)
+    shutil.rmtree(DataFolder(data).staging, ignore_errors=True)
 
 
 def _note(registry: Registry, entry: Registered, reason: str | None) -> None:
@@ -158,6 +169,8 @@ def _recover_collection(folder: Path, name: str) -> None:
         _take_out(folder, bad)
         try:
             _tidy(folder, db, segments, bad)
+        except errors.Dropped:
+            raise
         except (errors.StorageError, OSError) as e:
             # On a full disk, most likely. It can be served as it is; the next start tidies.
             log.error("collection %s is not tidied: %s", name, e)
@@ -186,9 +199,11 @@ def _take_out(folder: Path, bad: list[IndexRow | ColumnsRow]) -> None:
 
 def _tidy(folder: Path, db: Database, segments: list[SegmentRow], bad: list[IndexRow | ColumnsRow]) -> None:
     """All that needs writing, and can wait until there is room."""
-    atomic.sweep(folder / SEGMENTS_NAME, {name for s in segments for name in s.files})
     forget_sample(folder, leftovers=True)
     with closing(Turns(folder / WRITE_LOCK_NAME)) as turns:
+        _see_to_imports(folder, db, turns)
+        segments = catalogue.read_segments(db)
+        atomic.sweep(folder / SEGMENTS_NAME, {name for s in segments for name in s.files})
         publisher = Publisher(db, turns)
         _forget(publisher, bad)
         _forget_leftovers(folder, publisher, segments)
@@ -196,6 +211,15 @@ def _tidy(folder: Path, db: Database, segments: list[SegmentRow], bad: list[Inde
             # A start is a fresh try: attempts that ended with the server were not the job's fault, nor may its reason
             # last.
             publisher.end_job()
+
+
+def _see_to_imports(folder: Path, db: Database, turns: Turns) -> None:
+    """Whatever was being imported: forward where it had been decided, else back. Raises Dropped where the collection
+    was made for it, and goes with it."""
+    for row in read_imports(db):
+        log.warning("import %s was cut off while it was %s", row.uuid, row.state)
+        if settle(folder, db, turns, row):
+            raise errors.Dropped(str(folder))
 
 
 def _forget(publisher: Publisher, bad: list[IndexRow | ColumnsRow]) -> None:

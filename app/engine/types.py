@@ -3,7 +3,7 @@
 What every search makes is a NamedTuple: at half the price of a frozen dataclass, six of those were 4 µs of 100.
 """
 
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -11,8 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seedvec.filters.ast import Filter
+from seedvec.sparse import SparseRows
 
 Id = int | str
+Vectors = NDArray[Any] | SparseRows
+"""n of them: a matrix (n, d), or sparse, as the collection is."""
 Metric = Literal["l2", "cosine", "dot"]
 Dtype = Literal["float32", "float16"]
 IdType = Literal["auto", "int", "str"]
@@ -41,18 +44,20 @@ class CollectionSettings:
     id_type: IdType = "auto"
     index: IndexSpec = IndexSpec()
     recall: float = DEFAULT_RECALL
+    sparse: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Rows:
     """A decoded add or upsert, not yet checked against the collection.
 
-    vectors: (n, d) float16, float32 or float64, any n ≥ 1; ids: n of them, or None: the server assigns;
+    vectors: (n, d) float16, float32 or float64, any n ≥ 1, or sparse: places of any integer type in any order;
+    ids: n of them, or None: the server assigns;
     metadata: n JSON objects as UTF-8 bytes (None: no metadata), or None.
     place says how an error names row i: "items" → `items[i].vector`, "columns" → `vectors[i]`, "npy" → `row i`.
     """
 
-    vectors: NDArray[Any]
+    vectors: Vectors
     ids: list[int] | list[str] | NDArray[np.int64] | None = None
     metadata: list[bytes | None] | None = None
     place: Literal["items", "columns", "npy"] = "items"
@@ -75,10 +80,10 @@ class Written:
 
 
 class Items(NamedTuple):
-    """Stored items in the order asked. vectors: (n, d) in the collection's dtype; metadata: JSON objects as UTF-8."""
+    """Stored items in the order asked. vectors: n in the collection's dtype; metadata: JSON objects as UTF-8."""
 
     ids: list[Any]
-    vectors: NDArray[Any] | None = None
+    vectors: Vectors | None = None
     metadata: list[bytes | None] | None = None
 
 
@@ -167,13 +172,86 @@ class Asked(NamedTuple):
 
 class SearchAnswer(NamedTuple):
     """expected_recall: mean recall@k of queries like those calibrated on; None: not measured for this search.
-    calibrated_on: None where the answer is exact. explain: JSON-ready, where that was asked for."""
+    calibrated_on: None where the answer is exact. explain: JSON-ready, where that was asked for. stages: the seconds of
+    each, in the order of `app.metrics.ours.STAGES`."""
 
     results: list[Hits]
     exact: bool
     expected_recall: float | None
     calibrated_on: CalibratedOn | None
     explain: dict[str, Any] | None = None
+    stages: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ImportAsked:
+    """How a file is to be imported. format: of `storage/files/formats.py`, None: by its name, or how it begins.
+
+    vectors, ids, metadata: keys, dataset paths or columns in it; dtype, shape: of raw numbers; flatten: items of several
+    dimensions are taken as one vector; append: a file without ids may go into a collection that is not empty;
+    key: the client's `Idempotency-Key`, request: the hash of all of the request but its body."""
+
+    format: str | None = None
+    mode: Literal["add", "upsert"] = "add"
+    bad: Literal["fail", "skip"] = "fail"
+    vectors: str | None = None
+    ids: str | None = None
+    metadata: str | None = None
+    dtype: str | None = None
+    shape: tuple[int, ...] | None = None
+    flatten: bool = False
+    append: bool = False
+    key: str | None = None
+    request: str = ""
+
+
+class Upload(NamedTuple):
+    """One file of an import on its way in. part: what it is; name: as the client calls it, empty where it does not."""
+
+    part: Literal["vectors", "ids", "metadata"]
+    name: str
+    chunks: AsyncIterator[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class ExportAsked:
+    """format: of `storage/files/formats.py`; compression: one that it offers."""
+
+    format: str = "npy"
+    compression: str | None = None
+
+
+class Exported(NamedTuple):
+    """A file on its way out. name: with its ending; size: in bytes, where it is known before the end."""
+
+    name: str
+    size: int | None
+    chunks: AsyncGenerator[bytes, None]
+
+
+class CollectionFigures(NamedTuple):
+    """What is watched of a collection; a closed one has a name and a state alone.
+
+    pending: rows not sealed or without the index that they are to have; progress: of the job being done, 0 to 1;
+    promised, measured: recall@10, that of real queries where there were enough."""
+
+    name: str
+    state: str
+    rows: int = 0
+    pending: int = 0
+    indexed: int = 0
+    segments: int = 0
+    bytes: int = 0
+    progress: float | None = None
+    promised: float = 0.0
+    measured: float | None = None
+
+
+class Figures(NamedTuple):
+    """disk_free: bytes left where the data lies."""
+
+    collections: list[CollectionFigures]
+    disk_free: int
 
 
 class Engine(Protocol):
@@ -201,8 +279,8 @@ class Engine(Protocol):
 
     async def add(self, name: str, rows: Rows, idempotency: Idempotency | None = None) -> Written: ...
     async def upsert(self, name: str, rows: Rows) -> Written: ...
-    async def patch(self, name: str, id: Id, metadata: bytes | None, vector: NDArray[Any] | None) -> None:
-        """metadata: a JSON merge patch (RFC 7396), UTF-8, or None: unchanged; vector: (d,), or None: unchanged."""
+    async def patch(self, name: str, id: Id, metadata: bytes | None, vector: Vectors | None) -> None:
+        """metadata: a JSON merge patch (RFC 7396), UTF-8, or None: unchanged; vector: one, or None: unchanged."""
         ...
 
     async def delete(
@@ -241,8 +319,8 @@ class Engine(Protocol):
     async def list(
         self, name: str, limit: int, cursor: str | None, include: Include, filter: Filter | None = None
     ) -> Page: ...
-    async def search(self, name: str, queries: NDArray[Any], asked: Asked) -> SearchAnswer:
-        """queries: (q, d) as decoded; one `Hits` a query, in order. Raises Invalid's family for its `params` too."""
+    async def search(self, name: str, queries: Vectors, asked: Asked) -> SearchAnswer:
+        """queries: q as decoded; one `Hits` a query, in order. Raises Invalid's family for its `params` too."""
         ...
 
     async def search_id(self, name: str, id: Id, asked: Asked) -> SearchAnswer:
@@ -259,4 +337,25 @@ class Engine(Protocol):
 
     async def draw_calibration(self, name: str, format: Literal["svg", "png"]) -> bytes:
         """The same as a picture: recall against µs, a curve for each k. Raises Unavailable."""
+        ...
+
+    async def figures(self) -> Figures: ...
+
+    def import_file(
+        self, name: str, asked: ImportAsked, uploads: AsyncIterator[Upload], size: int | None
+    ) -> AsyncGenerator[dict[str, Any], None]:
+        """Gives `{"rows": read so far, "of": all or None}` as it goes and the answer, JSON-ready, last. Nothing was
+        imported where it raises, or is closed before: errors.Refused. size: bytes to come, where that is known."""
+        ...
+
+    def copy(self, name: str, source: str, mode: Literal["add", "upsert"]) -> AsyncGenerator[dict[str, Any], None]:
+        """As `import_file`, of another collection's items as they stand now."""
+        ...
+
+    async def export(self, name: str, asked: ExportAsked) -> Exported:
+        """All items as they stand now. Its chunks raise errors.Unavailable where it cannot be brought to its end."""
+        ...
+
+    async def truncate(self, name: str, rows: int) -> int:
+        """Keeps the first so many items in key order. Returns how many were deleted."""
         ...

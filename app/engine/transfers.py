@@ -1,0 +1,210 @@
+"""Files on their way in and out, as a worker sees to them: spooled to disk, handed to a disposable child, relayed.
+
+A worker never looks into a file, and none of its threads is busy with one: it moves bytes, and lines of what the child
+tells.
+"""
+
+import asyncio
+import json
+import logging
+import os
+import re
+import shutil
+import subprocess
+import uuid
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import xxhash
+
+from app.children import exit_reason, start_child
+from app.engine import errors
+from app.engine.errors import Fault
+from app.engine.importing import settle_dead
+from app.engine.told import refused_from
+from app.engine.translate import translated
+from app.engine.types import ImportAsked, Upload
+from storage.errors import StorageError
+from storage.failpoints import declare, hit
+from storage.layout import DataFolder
+from storage.segment import require_room
+
+log = logging.getLogger(__name__)
+SPOOL = declare("import.spool")
+WRITE_BYTES = 1 << 20
+"""Gathered before a thread writes them."""
+LINE_BYTES = 1 << 20
+SAFE = re.compile(r"[^A-Za-z0-9._-]+")
+NAME_MAX = 100
+
+
+class Transfers:
+    """Of one data folder in one worker."""
+
+    def __init__(self, data: Path) -> None:
+        self._data = data
+
+    @asynccontextmanager
+    async def staging(self) -> AsyncIterator[Path]:
+        """A folder of its own, gone at the end. Raises DiskFull, Unavailable."""
+        folder = DataFolder(self._data).staging / uuid.uuid4().hex
+        with translated("staging"):
+            hit(SPOOL)
+            folder.mkdir(parents=True)
+        try:
+            yield folder
+        finally:
+            await asyncio.to_thread(shutil.rmtree, folder, True)
+
+    async def import_file(
+        self, name: str, folder: Path | None, asked: ImportAsked, uploads: AsyncIterator[Upload], size: int | None
+    ) -> AsyncGenerator[dict[str, Any], None]:
+        """folder: the collection's; None: it is to be made."""
+        async with self.staging() as staging:
+            spool = Spool(staging)
+            with translated(name):
+                require_room(staging, size or 0)
+                async for upload in uploads:
+                    await spool.take(upload)
+            source = spool.source(asked)
+            order = {
+                **self._order(name, folder, staging, asked.mode),
+                "bad": asked.bad,
+                "append": asked.append,
+                "key": None if asked.key is None else (asked.key, asked.request + spool.digest()),
+                "source": source,
+                "input_bytes": spool.bytes,
+            }
+            async for event in self._run(name, folder, order):
+                yield event
+
+    async def copy(self, name: str, folder: Path, source: str, mode: str) -> AsyncGenerator[dict[str, Any], None]:
+        async with self.staging() as staging:
+            order = {
+                **self._order(name, folder, staging, mode),
+                "bad": "fail",
+                "append": True,
+                "key": None,
+                "source": {"collection": source},
+                "input_bytes": 0,
+            }
+            async for event in self._run(name, folder, order):
+                yield event
+
+    def _order(self, name: str, folder: Path | None, staging: Path, mode: str) -> dict[str, Any]:
+        uuid_ = None if folder is None else folder.name
+        return {"data": str(self._data), "name": name, "uuid": uuid_, "staging": str(staging), "mode": mode}
+
+    async def _run(self, name: str, folder: Path | None, order: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
+        """Ends with the answer; raises what the child refused."""
+        process = start_child("app.reading_file", piped=True)
+        answered = False
+        try:
+            async for line in _lines(process, order):
+                told = json.loads(line)
+                if "refused" in told:
+                    answered = True
+                    raise refused_from(told["refused"])
+                answered = "answer" in told
+                yield told["answer"] if answered else told
+        finally:
+            process.kill()  # nothing, where it has ended
+            status = await asyncio.to_thread(process.wait)
+            if not answered:
+                await asyncio.to_thread(self._clean_up, name, folder)
+        if not answered:
+            log.error("an import into %s ended before its time: %s", name, exit_reason(status))
+            raise errors.BadFile(
+                f"reading the file took more than is given to it, or broke its reader ({exit_reason(status)}): nothing "
+                "was imported",
+                [Fault("the file", "could not be read to its end")],
+            )
+
+    def _clean_up(self, name: str, folder: Path | None) -> None:
+        """What a child that was killed has left; where that fails, the next start does it."""
+        try:
+            settle_dead(self._data, name, folder)
+        except (StorageError, OSError) as e:
+            log.error("what an import into %s has staged stays until the next start: %s", name, e)
+
+
+async def _lines(process: "subprocess.Popen[bytes]", order: dict[str, Any]) -> AsyncIterator[bytes]:
+    assert process.stdin is not None and process.stdout is not None
+    await asyncio.to_thread(_give, process.stdin, json.dumps(order).encode())
+    reader = asyncio.StreamReader(LINE_BYTES)
+    loop = asyncio.get_running_loop()
+    transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), process.stdout)
+    try:
+        while line := await reader.readline():
+            yield line
+    finally:
+        transport.close()
+
+
+def _give(pipe: IO[bytes], order: bytes) -> None:
+    try:
+        with pipe:
+            pipe.write(order)
+    except BrokenPipeError:
+        pass  # it has ended: its exit status says how
+
+
+class Spool:
+    """Files of one import as they come in, in the order in which they come."""
+
+    def __init__(self, staging: Path) -> None:
+        self._staging = staging
+        self._hash = xxhash.xxh3_64()
+        self._files: dict[str, list[Path]] = {"vectors": [], "ids": [], "metadata": []}
+        self.bytes = 0
+
+    async def take(self, upload: Upload) -> None:
+        """Raises OSError: there is no room (some is left for others)."""
+        files = self._files[upload.part]
+        path = self._staging / f"{upload.part}-{len(files)}" / (_safe(upload.name) or upload.part)
+        path.parent.mkdir()
+        files.append(path)
+        self._hash.update(f"{upload.part}\0{upload.name}\0".encode())
+        with path.open("wb", buffering=0) as file:
+            held = bytearray()
+            async for chunk in upload.chunks:
+                held += chunk
+                if len(held) >= WRITE_BYTES:
+                    await asyncio.to_thread(self._write, file, held)
+                    held = bytearray()
+            self._write(file, held)
+
+    def _write(self, file: IO[bytes], held: bytearray) -> None:
+        require_room(self._staging, len(held))
+        self._hash.update(held)
+        hit(SPOOL)
+        rest = memoryview(held)
+        while rest:
+            rest = rest[file.write(rest) :]
+        self.bytes += len(held)
+
+    def source(self, asked: ImportAsked) -> dict[str, Any]:
+        """As `app/engine/sources.py` takes it. Raises Malformed."""
+        if not self._files["vectors"] or not self.bytes:
+            raise errors.Malformed("the body is empty: send a file (curl -T), or parts named vectors, ids and metadata")
+        for part in ("ids", "metadata"):
+            if len(self._files[part]) > 1:
+                raise errors.Malformed(f"several parts are named {part}: one at most is taken")
+        options = {k: getattr(asked, k) for k in ("vectors", "ids", "metadata", "dtype", "shape", "flatten")}
+        return {
+            "vectors": [str(path) for path in self._files["vectors"]],
+            "ids": str(self._files["ids"][0]) if self._files["ids"] else None,
+            "metadata": str(self._files["metadata"][0]) if self._files["metadata"] else None,
+            "format": asked.format,
+            "options": options,
+        }
+
+    def digest(self) -> str:
+        return str(self._hash.hexdigest())
+
+
+def _safe(name: str) -> str:
+    """A client's name for a file, as one that can stand anywhere: its ending says what it is."""
+    return SAFE.sub("_", os.path.basename(name))[-NAME_MAX:].lstrip(".-")
