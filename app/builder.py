@@ -4,6 +4,7 @@ import os
 
 from app import logs, settings
 from app.children import adopt
+from app.counting import count_as
 from app.engine.background import Stop, Watched, Worked, work
 from app.engine.building import Building
 from app.engine.policy import Grounds
@@ -27,7 +28,8 @@ def run(config: settings.Settings) -> None:
 def main() -> None:
     adopt()
     config = settings.load({}, os.environ)
-    logs.configure("builder", config.log_level)
+    logs.configure("builder", config.log_level, config.log_format)
+    count_as("builder")
     run(config)
 
 

@@ -24,7 +24,7 @@ UNREADABLE = 1
 def main() -> int:
     adopt()
     config = settings.load({}, os.environ)
-    logs.configure("recover", config.log_level)
+    logs.configure("recover", config.log_level, config.log_format)
     data = Path(sys.argv[1])
     if BESIDE in sys.argv[2:]:
         return _inspect(data)

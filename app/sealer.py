@@ -4,6 +4,7 @@ import os
 
 from app import logs, settings
 from app.children import adopt
+from app.counting import count_as
 from app.engine.background import Refill, Stop, Watched, Worked, work
 from app.engine.sealing import Sealing
 
@@ -25,7 +26,8 @@ def run(config: settings.Settings) -> None:
 def main() -> None:
     adopt()
     config = settings.load({}, os.environ)
-    logs.configure("sealer", config.log_level)
+    logs.configure("sealer", config.log_level, config.log_format)
+    count_as("sealer")
     run(config)
 
 

@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from storage import syncs
 from storage.failpoints import declare, hit
 
 TMP_SUFFIX: Final = ".tmp"
@@ -51,18 +52,19 @@ def publish(tmp: Path, final: Path, kind: str) -> None:
 
 
 def fsync_file(path: Path) -> None:
-    _fsync(path, os.O_RDONLY)
+    _fsync(path, os.O_RDONLY, "file")
 
 
 def fsync_dir(folder: Path) -> None:
     """Makes names that were added to or taken from the folder last through a power cut."""
-    _fsync(folder, os.O_RDONLY | os.O_DIRECTORY)
+    _fsync(folder, os.O_RDONLY | os.O_DIRECTORY, "folder")
 
 
-def _fsync(path: Path, flags: int) -> None:
+def _fsync(path: Path, flags: int, of: syncs.Of) -> None:
     fd = os.open(path, flags | os.O_CLOEXEC)
     try:
-        os.fsync(fd)
+        with syncs.timed(of):
+            os.fsync(fd)
     finally:
         os.close(fd)
 

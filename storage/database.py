@@ -19,7 +19,7 @@ from typing import Any, Final
 
 import apsw
 
-from storage import errors, pages
+from storage import errors, pages, syncs
 from storage.errors import FULL
 from storage.failpoints import declare, hit
 
@@ -155,7 +155,8 @@ class Database:
     def _commit(self) -> None:
         try:
             hit(COMMIT)
-            self.connection.execute("COMMIT")
+            with syncs.timed("commit"):
+                self.connection.execute("COMMIT")
         except (apsw.IOError, OSError) as e:  # OSError: what the failpoint makes of a disk that gives way here
             self._rollback()
             # On a full disk SQLite says FullError, and no frame that ends a transaction has been written. Every
@@ -218,7 +219,8 @@ class Database:
         """PASSIVE: waits for nobody. Returns frames in the log, frames brought home."""
         with translated(self.path, self.connection):
             _disk(self.path, CHECKPOINT)
-            log, done = self.connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+            with syncs.timed("checkpoint"):
+                log, done = self.connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
         return log, done
 
     def truncate_log(self) -> bool:

@@ -4,12 +4,14 @@ import os
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.api.limits import REQUEST_ID
+from app.api.limits import REQUEST_ID as ACCEPTED
 from app.api.problems import unexpected_response
+from app.logs import REQUEST_ID
 
 
 class RequestIds:
-    """Outermost middleware. A client's `X-Request-ID` is kept where its characters are harmless in a log."""
+    """Outermost middleware. A client's `X-Request-ID` is kept where its characters are harmless in a log. Puts
+    `request_id` and, once an answer begins, its `status` into the scope."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -20,6 +22,7 @@ class RequestIds:
             return
         request_id = _given(scope) or new_request_id()
         scope["request_id"] = request_id
+        REQUEST_ID.set(request_id)  # each request is a task of its own, with a context of its own
         header = (b"x-request-id", request_id.encode("ascii"))
         started = False
 
@@ -27,6 +30,7 @@ class RequestIds:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
+                scope["status"] = message["status"]
                 message["headers"] = [*message.get("headers", ()), header]
             await send(message)
 
@@ -45,5 +49,5 @@ def new_request_id() -> str:
 def _given(scope: Scope) -> str | None:
     for name, value in scope["headers"]:
         if name == b"x-request-id":
-            return value.decode("ascii") if REQUEST_ID.fullmatch(value) else None
+            return value.decode("ascii") if ACCEPTED.fullmatch(value) else None
     return None

@@ -16,6 +16,7 @@ from app.engine.policy import Grounds, Job, Name
 from app.engine.reporting import Reporter
 from app.engine.segments import OpenSegment, open_one
 from app.engine.verifying import verify_present
+from app.metrics.ours import JOB_SECONDS
 from index.contract import Cancelled, Rejected
 from index.memory import TooLittleMemory
 from storage import atomic, catalogue, errors
@@ -154,6 +155,7 @@ class Building:
         attempt = c.publisher.start_job(job.kind, job.seq)
         log.info("collection %s: %s of %d rows", c.name, job.kind, sum(s.rows for s in job.segments))
         begun = time.monotonic()
+        outcome = "failed"
         try:
             if attempt > policy.MAX_ATTEMPTS:
                 raise RuntimeError(f"tried {policy.MAX_ATTEMPTS} times, each ended the process (out of memory?)")
@@ -167,11 +169,13 @@ class Building:
             else:
                 self._forget_index(job.segments[0])
         except (Cancelled, errors.Stale) as e:
+            outcome = "given-up"
             log.info("collection %s: %s given up: %s", c.name, job.kind, e)
             c.publisher.end_job()
         except (errors.Dropped, errors.Damaged):
             raise
         except Rejected as e:
+            outcome = "rejected"
             self._reject(job, state, str(e))
         except Exception as e:
             if catalogue.read_state(c.reader).dropped:
@@ -184,8 +188,11 @@ class Building:
             else:
                 self._stop.wait(min(2.0**attempt, 10.0))
         else:
+            outcome = "done"
             c.publisher.end_job()
             log.info("collection %s: %s took %.1f s", c.name, job.kind, time.monotonic() - begun)
+        finally:
+            JOB_SECONDS.at(job.kind, outcome).observe(time.monotonic() - begun)
 
     def _reject(self, job: Job, state: State, found: str) -> None:
         """Tried again, it would find as little. What serves goes on serving: the inputs of a merge stay as they are."""

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from app.engine.background import Stop, Worked
 from app.engine.segments import load_index, open_one
+from app.metrics.ours import JOB_SECONDS
 from index.approximate import Approximate
 from index.calibration import Calibration
 from index.contract import Cancelled
@@ -169,17 +170,19 @@ class Calibrating:
             c.publisher.end_job()
             raise
         except Exception as e:
-            self._failed(row.index, meta, attempt, e)
+            self._failed(row.index, meta, attempt, begun, e)
             return True
         meta |= {"calibration": calibration.to_json(), "measured": _to_json(found, "given")}
         self._publish(row.index, meta)
         c.publisher.end_job()
         took = time.monotonic() - begun
+        JOB_SECONDS.at("calibrate", "done").observe(took)
         log.info("collection %s: calibrated on %d given queries in %.1f s", c.name, len(given.vectors), took)
         return True
 
-    def _failed(self, index: IndexRow, meta: dict[str, Any], attempt: int, e: Exception) -> None:
+    def _failed(self, index: IndexRow, meta: dict[str, Any], attempt: int, begun: float, e: Exception) -> None:
         """After some attempts the index keeps the calibration that it has: what waits for it must not wait for ever."""
+        JOB_SECONDS.at("calibrate", "failed").observe(time.monotonic() - begun)
         log.error("collection %s: calibration failed (attempt %d): %s", self._c.name, attempt, e, exc_info=True)
         if attempt < MAX_ATTEMPTS:
             self._stop.wait(min(2.0**attempt, 10.0))  # its row stays, and counts the attempts
@@ -224,7 +227,9 @@ class Calibrating:
             log.error("collection %s: real queries cannot be measured: %s", self._c.name, e, exc_info=True)
             self._looked[file] = _Looked(present, settings.recall, begun + PUBLISH_S)
             return False
-        rest = max(self._measure_s, REST * (time.monotonic() - begun))
+        took = time.monotonic() - begun
+        JOB_SECONDS.at("calibrate", "done").observe(took)
+        rest = max(self._measure_s, REST * took)
         self._looked[file] = _Looked(present, settings.recall, time.monotonic() + rest)
         return True
 

@@ -24,6 +24,7 @@ from app.engine.turn import at_end_of_turn
 from app.engine.types import Id, Idempotency, Rows, Written
 from app.engine.view import Follower, View
 from app.engine.writer import Writer
+from app.metrics.ours import SEARCH_QUEUE
 from storage import atomic, catalogue
 from storage import errors as below
 from storage.documents import read_metadata
@@ -113,7 +114,8 @@ class Collection:
 
     async def beside_the_loop(self, act: Callable[[], T]) -> T:
         """A dear search, in the one thread for them."""
-        return await asyncio.get_running_loop().run_in_executor(self.pools.searchers, act)
+        with SEARCH_QUEUE.held():
+            return await asyncio.get_running_loop().run_in_executor(self.pools.searchers, act)
 
     def looks(self, times: int) -> Iterator[View]:
         """For an answer that may have to be given again from a newer view."""

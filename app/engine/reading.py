@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from app.engine import errors, intake, planning, search, search_params
 from app.engine.collection import Collection
 from app.engine.errors import Fault
-from app.engine.explain import NOT_WATCHED, Watch, explain
+from app.engine.explain import Watch, explain
 from app.engine.matching import Matching, Undescribed, Unusable, is_kept, matching
 from app.engine.places import Place, Places, locate
 from app.engine.types import Asked, Hits, Id, Include, Items, Page, SearchAnswer
@@ -89,22 +89,26 @@ async def find(c: Collection, queries: NDArray[Any], asked: Asked) -> SearchAnsw
 async def _find(c: Collection, queries: NDArray[np.float32], asked: Asked, more: int) -> SearchAnswer:
     """more: hits besides k, of a search that is planned for k."""
     for attempt in range(TRIES):
-        watch = Watch() if asked.explain else NOT_WATCHED
+        watch = Watch()
         view, left = await look(c, asked.filter, again=attempt > 0)
-        watch.lap("filter_ms")
+        watch.lap()
         plan = _planned(view, left, asked)
-        watch.lap("plan_ms")
+        watch.lap()
         found = await _run(c, view, plan, queries, asked.k + more)
-        watch.lap("search_ms")
+        watch.lap()
         try:
             return _search_answer(c, view, left, plan, found, asked, watch)
         except MovedOn:
             continue
     with c.pinned() as view:
+        watch = Watch()
         left = _left_now(c, view, asked.filter)
+        watch.lap()
         plan = _planned(view, left, asked)
+        watch.lap()
         found = search.run(view, plan, queries, asked.k + more)
-        return _search_answer(c, view, left, plan, found, asked, Watch())
+        watch.lap()
+        return _search_answer(c, view, left, plan, found, asked, watch)
 
 
 def _planned(view: View, left: Matching, asked: Asked) -> planning.SearchPlan:
@@ -134,9 +138,10 @@ def _search_answer(
 ) -> SearchAnswer:
     """Raises MovedOn."""
     hits = [_hits(c, answer, asked, left.filter) for answer in found.answers]
-    watch.lap("items_ms")
+    watch.lap()
     explained = explain(view, left, asked, plan, found, watch) if asked.explain else None
-    return SearchAnswer(hits, found.exact, found.expected_recall, found.calibrated_on, explained)
+    stages = watch.stages(found)
+    return SearchAnswer(hits, found.exact, found.expected_recall, found.calibrated_on, explained, stages)
 
 
 def _hits(c: Collection, answer: search.Answer, asked: Asked, filter: Filter | None) -> Hits:

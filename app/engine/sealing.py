@@ -13,6 +13,7 @@ import numpy as np
 from app.engine.background import Worked
 from app.engine.deriving import ColumnsWork, patches_bound, write_columns
 from app.engine.files import write_sealed
+from app.metrics.ours import JOB_SECONDS
 from storage import atomic, catalogue, errors
 from storage.catalogue import SegmentRow
 from storage.columns import columns_of
@@ -29,6 +30,7 @@ FORCED_CHECKPOINT_BYTES = 64 << 20
 """The WAL's bound: above it the checkpoint takes the write lock, so that no writer can outrun it."""
 TIDY_QUIET_S = 5.0
 VACUUM_PAGES = 200
+_SEALED = JOB_SECONDS.at("seal", "done")
 VACUUM = declare("catalogue.vacuum")
 
 
@@ -63,7 +65,8 @@ class Sealing:
         enough = state.pending_rows >= self._rows or state.pending_bytes >= self._bytes
         if enough or (quiet_s >= self._quiet_s and (state.pending_rows or self._traces)):
             try:
-                self._seal()
+                with _SEALED.timed():
+                    self._seal()
             except errors.Stale as e:
                 log.info("collection %s: %s", self._c.name, e)
             finally:

@@ -44,13 +44,15 @@ class Took(NamedTuple):
 
 
 class Results(NamedTuple):
-    """One answer a query. exact: they are the true nearest. The rest as in `SearchAnswer`."""
+    """One answer a query. exact: they are the true nearest. merge_ms: bringing the parts together. The rest as in
+    `SearchAnswer`."""
 
     answers: list[Answer]
     took: tuple[Took, ...]
     exact: bool
     expected_recall: float | None
     calibrated_on: CalibratedOn | None
+    merge_ms: float = 0.0
 
 
 def run(view: View, search: SearchPlan, queries: NDArray[np.float32], k: int) -> Results:
@@ -62,13 +64,15 @@ def run(view: View, search: SearchPlan, queries: NDArray[np.float32], k: int) ->
         found.append((step.part, hits))
         took.append(Took(step, (time.perf_counter() - begun) * 1000, hits.exact, dict(hits.params or {})))
     exact = all(t.exact for t in took)
+    begun = time.perf_counter()
     answers = [_merge(view, found, query, k) for query in range(len(queries))]
+    merge_ms = (time.perf_counter() - begun) * 1000
     if exact:
-        return Results(answers, tuple(took), True, 1.0, None)
+        return Results(answers, tuple(took), True, 1.0, None, merge_ms)
     expected = search.expected_recall
     if expected is not None and _are_unlike(search, found, queries):
         expected = None
-    return Results(answers, tuple(took), False, expected, search.calibrated_on)
+    return Results(answers, tuple(took), False, expected, search.calibrated_on, merge_ms)
 
 
 def _are_unlike(search: SearchPlan, found: list[tuple[int | None, Found]], queries: NDArray[np.float32]) -> bool:

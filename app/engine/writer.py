@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from app.metrics.ours import COMMIT_WRITES, WRITE_QUEUE
 from storage import catalogue
 from storage.ballast import Ballast
 from storage.database import Database
@@ -67,7 +68,8 @@ class Writer:
             self._draining = True
         if start:
             self._pool.submit(self._drain, loop)
-        result: T = await waiting.done
+        with WRITE_QUEUE.held():
+            result: T = await waiting.done
         return result
 
     def _drain(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -110,6 +112,7 @@ class Writer:
             with db.writing():
                 turn = self._act_on_all(db, batch)
             turns.remember(turn.state)
+        COMMIT_WRITES.observe(len(batch))
 
     def _act_on_all(self, db: Database, batch: list[Waiting]) -> Turn:
         ends = time.monotonic() + CLIENT_TURN_S

@@ -36,6 +36,7 @@ FIRST_VISIT = [
     "problem",
     "livez",
     "readyz",
+    "metrics",
     "delete_item",
     "drop_collection",
 ]
