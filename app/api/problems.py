@@ -59,6 +59,8 @@ TABLE: dict[str, Kind] = {
     "collection-not-found": Kind(
         404, "There is no such collection", "GET /v1/collections lists them; PUT /v1/collections/{name} creates one."
     ),
+    "snapshot-not-found": Kind(404, "There is no such snapshot", "GET /v1/snapshots lists them."),
+    "alias-not-found": Kind(404, "There is no such alias", "GET /v1/aliases lists them."),
     "id-not-found": Kind(404, "There is no such item", "The collection holds no item under this id (any more)."),
     "method-not-allowed": Kind(405, "The route does not take this method", "The Allow header names those it takes."),
     "request-timeout": Kind(
@@ -78,6 +80,18 @@ TABLE: dict[str, Kind] = {
         409,
         "The collection exists with other settings",
         "Creating is idempotent only where every field given agrees. The collection is left as it was.",
+    ),
+    "name-taken": Kind(
+        409,
+        "The name is taken",
+        "Collections and aliases share one namespace; each name is one or the other. Snapshots have names of their "
+        "own, each for one. " + STORED_NOTHING,
+    ),
+    "collection-aliased": Kind(
+        409,
+        "Aliases lead to the collection",
+        "Dropping it would leave them without a collection. Switch or delete them first; the detail names them. "
+        "Nothing was changed.",
     ),
     "too-large": Kind(
         413, "The request is too large", "GET /v1 shows the limits. Split it into several requests. " + STORED_NOTHING
@@ -130,6 +144,11 @@ TABLE: dict[str, Kind] = {
         "The filter is not acceptable",
         "An operator is not known, an operand has the wrong type, or the filter is too deep or too large; `errors` "
         "names each place. " + STORED_NOTHING,
+    ),
+    "bad-snapshot": Kind(
+        422,
+        "The snapshot is not sound",
+        "Something in it is damaged, missing or not what a snapshot holds; the detail says what. Nothing was changed.",
     ),
     "out-of-range": Kind(422, "A value is out of its range", "GET /v1 shows the limits. " + STORED_NOTHING),
     "idempotency-mismatch": Kind(
