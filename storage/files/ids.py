@@ -39,6 +39,7 @@ class IdColumn:
 
 class _BadId(Exception):
     def __init__(self, text: str, wrong: NDArray[np.bool_]) -> None:
+        """wrong: (n,), which they are."""
         super().__init__(text)
         self.row = int(np.argmax(wrong))
 
@@ -51,7 +52,8 @@ def id_dtype(descr: Any, what: str) -> np.dtype[Any]:
 
 
 def _numbers(column: NDArray[Any]) -> NDArray[np.int64]:
-    wrong = column > np.iinfo(np.int64).max if column.dtype == np.uint64 else column < 0
+    # 2^63 and above are the unsigned numbers that would turn negative.
+    wrong: NDArray[np.bool_] = column.astype(np.int64) < 0
     if wrong.any():
         raise _BadId("an id is not in 0 … 2^63-1", wrong)
     return column.astype(np.int64, copy=False)
@@ -61,9 +63,9 @@ def _texts(column: NDArray[Any]) -> list[str]:
     if column.dtype.kind == "U":
         points = column.view(np.uint32).reshape(len(column), -1)
         # NumPy makes strings of any 32 bits, also such as Python then chokes on.
-        wrong = (points > 0x10FFFF) | ((points >= 0xD800) & (points < 0xE000))
-        if wrong.any():
-            raise _BadId("an id is no text", wrong.any(axis=1))
+        bad = (points > 0x10FFFF) | ((points >= 0xD800) & (points < 0xE000))
+        if bad.any():
+            raise _BadId("an id is no text", np.asarray(bad.any(axis=1)))
         return [str(text) for text in column.tolist()]
     raw: list[bytes] = column.tolist()
     try:

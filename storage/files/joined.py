@@ -8,8 +8,11 @@ from storage.files.contract import BadFile, Batch, Outline, Reader
 
 
 def join(paths: Sequence[Path], open_one: Callable[[Path], Reader], notes: tuple[str, ...] = ()) -> Reader:
-    """The rows of all in that order; notes come before those of the files. Raises BadFile: no file at all, or files that do not agree in dimension, dtype,
-    or whether they have ids and metadata."""
+    """The rows of all in that order; notes come before those of the files.
+
+    Raises BadFile: no file at all, or files that do not agree in dimension, dtype, or whether they have ids and
+    metadata.
+    """
     if not paths:
         raise BadFile("there is no file to read")
     if len(paths) == 1:
@@ -55,7 +58,9 @@ class _Joined:
             _agree(outlines[0], outlines[-1], path)
         counts = [o.rows for o in outlines]
         notes = (*first_notes, *(note for o in outlines for note in o.notes))
-        return replace(outlines[0], rows=None if None in counts else sum(c for c in counts if c), notes=tuple(dict.fromkeys(notes)))
+        return replace(
+            outlines[0], rows=None if None in counts else sum(c for c in counts if c), notes=tuple(dict.fromkeys(notes))
+        )
 
 
 def _agree(first: Outline, other: Outline, path: Path) -> None:

@@ -40,14 +40,14 @@ class Matrix:
         self._source = source
         self._offset = offset
         self._item_shape = item_shape
-        self._fortran = fortran
+        self.fortran = fortran
         need = rows * self.width * self.dtype.itemsize
         if offset + need > source.size:
             raise BadFile(f"{rows} x {self.width} numbers take {need:,} bytes, and {source.size - offset:,} are there")
 
     def take(self, start: int, stop: int) -> NDArray[Any]:
         """Rows start … stop as (stop - start, width), native and in C order; bfloat16 as float32."""
-        out = self._columns(start, stop) if self._fortran and self.width > 1 else self._rows(start, stop)
+        out = self._columns(start, stop) if self.fortran and self.width > 1 else self._rows(start, stop)
         if self.bfloat16:
             wide = out.astype(np.uint32)
             wide <<= 16
@@ -70,8 +70,8 @@ class Matrix:
     def _fill(self, out: NDArray[Any], number: int) -> None:
         # As bytes: a memoryview knows no numbers in the other byte order, and none of no bytes.
         if out.nbytes:
-            raw = out.reshape(-1).view(np.uint8)
-            self._source.read_into(memoryview(raw), self._offset + number * self.dtype.itemsize)
+            raw = out.reshape(-1).view(np.uint8).data
+            self._source.read_into(raw, self._offset + number * self.dtype.itemsize)
 
 
 def item_shape(shape: tuple[int, ...], flatten: bool) -> tuple[int, tuple[int, ...]]:

@@ -2,6 +2,7 @@
 
 import os
 import stat
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -31,20 +32,16 @@ class Output:
 
     def abort(self) -> None:
         """Closes and unlinks; a pipe is left where it is."""
-        try:
+        with suppress(OSError):  # What cannot be flushed is not wanted any more.
             self.file.close()
-        except OSError:
-            pass  # What could not be flushed is not wanted any more.
         remove_file(self._path)
 
 
 def remove_file(path: Path) -> None:
     """If it is there, and a file."""
-    try:
+    with suppress(FileNotFoundError):
         if stat.S_ISREG(os.lstat(path).st_mode):
             os.unlink(path)
-    except FileNotFoundError:
-        pass
 
 
 class Count:
@@ -90,4 +87,4 @@ def dense(batch: Batch, outline: Outline) -> NDArray[Any]:
 
 def as_bytes(array: NDArray[Any]) -> memoryview:
     """The array's own memory where it is in C order, else a copy in it."""
-    return memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8)) if array.nbytes else memoryview(b"")
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data if array.nbytes else memoryview(b"")

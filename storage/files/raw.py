@@ -89,7 +89,9 @@ class _Shards:
 
     def finish(self) -> None:
         self._count.finish()
-        self._close()
+        if self._open is None:  # A folder of no file would be no shards.
+            self._open = self._next_shard()
+        self._open.close()
 
     def abort(self) -> None:
         if self._open is not None:
@@ -97,14 +99,11 @@ class _Shards:
         self._folder.abort()
 
     def _next_shard(self) -> Output:
-        self._close()
+        if self._open is not None:
+            self._open.close()
         # Two within a millisecond would stand in any order: each is dated one later than the one before it.
         self._shards += 1
         return self._folder.new_file(f"{_uuid7(self._began_ms + self._shards)}.raw")
-
-    def _close(self) -> None:
-        if self._open is not None:
-            self._open.close()
 
 
 def _uuid7(at_ms: int) -> UUID:

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, Final, NamedTuple
 
@@ -50,6 +51,17 @@ def parse(source: Source) -> dict[str, Tensor]:
     if any(before != after for before, after in list(pairwise(ends))[::2]):
         raise BadFile("no safetensors file: its tensors are not the bytes that it has, one after the other")
     return tensors
+
+
+def build(tensors: Sequence[tuple[str, str, Sequence[int]]], begin: int) -> bytes:
+    """For tensors (name, dtype, shape) that lie one after the other from byte `begin` of the file on."""
+    fields, at = {}, 0
+    for name, dtype, shape in tensors:
+        size = math.prod(shape) * _ITEM_BYTES[dtype]
+        fields[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [at, at + size]}
+        at += size
+    length = begin - LENGTH_BYTES
+    return length.to_bytes(LENGTH_BYTES, "little") + json.dumps(fields).encode().ljust(length)
 
 
 def _place(tensor: Tensor) -> tuple[int, int]:

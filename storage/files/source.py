@@ -43,6 +43,19 @@ class Part:
             done += n
 
 
+class Held:
+    """Bytes in memory."""
+
+    def __init__(self, data: bytes) -> None:
+        self.size = len(data)
+        self._data = data
+
+    def read_into(self, buffer: memoryview, offset: int) -> None:
+        if offset + len(buffer) > self.size:
+            raise BadFile("ends too soon")
+        buffer[:] = self._data[offset : offset + len(buffer)]
+
+
 def open_file(path: Path) -> BinaryIO:
     """Raises BadFile where there is no such file, OSError."""
     try:

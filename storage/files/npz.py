@@ -1,0 +1,134 @@
+"""`.npz`: a zip of `.npy` files. `vectors.npy`, `ids.npy` (int64, or `U`) and `metadata.jsonl`, one JSON object or
+`null` a row, are what is written here; `numpy.load` gives the last as bytes. Members that are not asked for are not
+touched.
+"""
+
+import math
+import zipfile
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import IO, Final
+
+from seedvec import npy_header
+from storage.files import npy_part, zip_directory
+from storage.files.columns import Columns, opened
+from storage.files.contract import BadFile, Batch, Outline, Reader, ReadOptions, WriteOptions, Writer
+from storage.files.lines import Lines
+from storage.files.naming import IDS, METADATA, VECTORS, beside_them, the_vectors
+from storage.files.numbers import Matrix
+from storage.files.options import only, plain
+from storage.files.output import Count, Output, as_bytes, dense, little_endian
+from storage.files.source import Held, Part, chunks, open_file
+from storage.files.spilled import Spilled
+from storage.files.zip_member import ALWAYS_BYTES, Inflated, Stored, open_member
+
+_NPY: Final = ".npy"
+_LINES: Final = ".jsonl"
+_ZIP64_ABOVE: Final = 1 << 30
+DEFLATE: Final = "deflate"
+
+
+def read_npz(path: Path, options: ReadOptions) -> Reader:
+    """The vectors are the array asked for, `vectors`, or the only one besides ids."""
+    only(options, "vectors", "ids", "metadata", "flatten", of=".npz")
+
+    def columns(files: ExitStack) -> Columns:
+        file = files.enter_context(open_file(path))
+        whole = Part(file)
+        members = zip_directory.members(whole)
+        if {"indptr.npy", "indices.npy"} <= members.keys():
+            raise BadFile("a sparse matrix of SciPy: say format=csr")
+        arrays = {_without(name, _NPY): name for name in members if name.endswith(_NPY)}
+        texts = {_without(name, _LINES): name for name in members if name.endswith(_LINES)}
+        ids = beside_them(arrays, options.ids, IDS)
+        metadata = beside_them(texts, options.metadata, METADATA)
+        vectors = arrays[the_vectors(arrays.keys() - {ids}, options.vectors)]
+
+        def part(name: str) -> Stored | Inflated:
+            return open_member(file, whole, name, members[name])
+
+        return Columns(
+            _vectors(part(vectors), options.flatten),
+            None if ids is None else npy_part.ids(part(arrays[ids]), ids),
+            None if metadata is None else Lines(part(texts[metadata]), texts[metadata]),
+        )
+
+    return opened(columns)
+
+
+def write_npz(path: Path, outline: Outline, options: WriteOptions) -> Writer:
+    """Stored, or with compression `deflate`."""
+    plain(options, DEFLATE, of=".npz")
+    return _Npz(path, outline, zipfile.ZIP_STORED if options.compression is None else zipfile.ZIP_DEFLATED)
+
+
+def _without(name: str, ending: str) -> str:
+    return name[: -len(ending)]
+
+
+def _vectors(source: Stored | Inflated, flatten: bool) -> Matrix:
+    matrix = npy_part.vectors(source, flatten)
+    if not matrix.fortran:
+        return matrix
+    # Read column by column, which neither passes by every byte in order, as the checksum wants it, nor can be unpacked.
+    if isinstance(source, Stored):
+        for _ in chunks(source):
+            pass
+        return matrix
+    if source.size > ALWAYS_BYTES:
+        raise BadFile("a compressed array in Fortran order cannot be read by rows: save it in C order, or uncompressed")
+    return npy_part.vectors(Held(b"".join(chunks(source))), flatten)
+
+
+class _Npz:
+    """The vectors as they come, and what was put aside meanwhile after them: front to back, a pipe will do."""
+
+    def __init__(self, path: Path, outline: Outline, method: int) -> None:
+        self._outline = outline
+        self._count = Count(outline)
+        self._method = method
+        dtype = little_endian(outline)
+        with ExitStack() as failed:
+            self._aside = Spilled(outline, path.parent)
+            failed.callback(self._aside.close)
+            self._output = Output(path)
+            failed.callback(self._output.abort)
+            self._zip = zipfile.ZipFile(self._output.file, "w")
+            shape = (self._count.rows, outline.dimension)
+            self._vectors = self._begin(VECTORS + _NPY, math.prod(shape) * dtype.itemsize)
+            self._vectors.write(npy_header.build(dtype.str, shape))
+            failed.pop_all()
+
+    def write(self, batch: Batch) -> None:
+        vectors = dense(batch, self._outline)
+        self._count.add(len(vectors))
+        self._aside.add(batch)
+        self._vectors.write(as_bytes(vectors))
+
+    def finish(self) -> None:
+        self._count.finish()
+        self._vectors.close()
+        if self._aside.ids is not None:
+            dtype = self._aside.ids.dtype
+            with self._begin(IDS + _NPY, self._count.rows * dtype.itemsize) as member:
+                member.write(npy_header.build(dtype.str, (self._count.rows,)))
+                member.writelines(map(as_bytes, self._aside.ids.arrays(dtype)))
+        if self._aside.lines is not None:
+            with self._begin(METADATA + _LINES, self._aside.lines.bytes) as member:
+                member.writelines(self._aside.lines.chunks())
+        self._zip.close()
+        self._aside.close()
+        self._output.close()
+
+    def abort(self) -> None:
+        # The zip would be ended when it is forgotten: now, while there is a file to end it in.
+        with suppress(OSError, ValueError, RuntimeError):
+            self._vectors.close()
+            self._zip.close()
+        self._aside.close()
+        self._output.abort()
+
+    def _begin(self, name: str, size: int) -> IO[bytes]:
+        info = zipfile.ZipInfo(name)
+        info.compress_type = self._method
+        return self._zip.open(info, "w", force_zip64=size > _ZIP64_ABOVE)
