@@ -113,14 +113,17 @@ def _vet(db: Database) -> None:
             raise Damaged(f"{db.path.name} is no catalogue of ours: it has a {kind} {str(name)[:80]!r}")
 
 
-def put_in_place(root: Path, data: Path) -> dict[str, str]:
-    """Moves the judged collections among those of the data folder: name → folder's name. They must be loose there."""
-    with closing(Registry(root)) as staged:
-        placed = {entry.name: entry.uuid for entry in staged.read()}
+def staged(root: Path) -> dict[str, str]:
+    """Name → folder's name of what was staged."""
+    with closing(Registry(root)) as registry:
+        return {entry.name: entry.uuid for entry in registry.read()}
+
+
+def put_in_place(root: Path, data: Path) -> None:
+    """Moves the judged collections among those of the data folder, where they must be loose."""
     collections = DataFolder(data).collections
-    for folder in placed.values():
+    for folder in staged(root).values():
         hit(PLACE)
         (root / COLLECTIONS_NAME / folder).rename(collections / folder)
     hit(PLACE_FSYNC)
     fsync_dir(collections)
-    return placed

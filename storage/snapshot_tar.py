@@ -43,7 +43,7 @@ def length(snapshot: Path) -> int:
 
 
 def stream(snapshot: Path) -> Iterator[bytes]:
-    """The tar, at most CHUNK_BYTES at once. Raises Damaged where a file is not as long as the manifest says, OSError.
+    """The tar in pieces, none empty, of at most CHUNK_BYTES. Raises Damaged where a file is not as long as the manifest says, OSError.
 
     What the bytes are is not verified here: who takes them in does.
     """
@@ -70,7 +70,8 @@ def _member(snapshot: Path, path: str, size: int) -> Iterator[bytes]:
                 raise Damaged(f"{path} was cut off while it was read")
             left -= len(chunk)
             yield chunk
-    yield bytes(_padded(size) - size)
+    if _padded(size) > size:
+        yield bytes(_padded(size) - size)
 
 
 def header(path: str, size: int) -> bytes:

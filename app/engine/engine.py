@@ -21,6 +21,7 @@ from app.engine.picturing import Picturing
 from app.engine.policy import Grounds
 from app.engine.recall import Measuring
 from app.engine.sample import Keep
+from app.engine.snapshots import Snapshots
 from app.engine.transfers import Transfers
 from app.engine.translate import FULL, translated
 from app.engine.turn import at_end_of_turn
@@ -48,7 +49,7 @@ from index.threads import set_threads
 from seedvec.filters.ast import Filter
 from storage import errors as below
 from storage.ballast import Ballast
-from storage.registry import NameTaken, Registered, Registry
+from storage.registry import Aliased, NameTaken, NoSuchName, Registered, Registry
 
 log = logging.getLogger(__name__)
 REFRESH_S = 1.0
@@ -77,11 +78,13 @@ class LocalEngine:
         self._measuring = Measuring()
         self._picturing = Picturing()
         self._ballast = Ballast(data)
+        self.snapshots = Snapshots(data, self._pools, self._ballast)
         self._transfers = Transfers(data)
         self._registry: Registry | None = None
         self._version = -1
         self._looked = False
         self._registered: dict[str, Registered] = {}
+        self._aliases: dict[str, str] = {}
         self._open: dict[str, Collection] = {}
         """By uuid: a name dropped and made anew is another collection."""
         self._keeper: asyncio.Task[None] | None = None
@@ -165,7 +168,8 @@ class LocalEngine:
             version = self._registry.data_version()
             if version == self._version:
                 return
-            self._registered = {r.name: r for r in self._registry.read()}
+            registered, self._aliases = self._registry.read_names()
+            self._registered = {r.name: r for r in registered}
             self._version = version
         there = {r.uuid for r in self._registered.values()}
         for uuid in [u for u in self._open if u not in there]:
@@ -174,20 +178,25 @@ class LocalEngine:
     def _look_anew(self) -> None:
         self._looked = False
 
-    def _collection(self, name: str) -> Collection:
-        """Raises CollectionNotFound, CollectionClosed."""
+    def _found(self, name: str) -> Registered:
+        """name: the collection's, or an alias of it. Raises CollectionNotFound."""
         self._refresh()
-        registered = self._registered.get(name)
+        registered = self._registered.get(self._aliases.get(name, name))
         if registered is None:
             raise errors.CollectionNotFound(f"there is no collection {name}: PUT /v1/collections/{name} makes it")
+        return registered
+
+    def _collection(self, name: str) -> Collection:
+        """Raises CollectionNotFound, CollectionClosed."""
+        registered = self._found(name)
         if registered.reason is not None:
-            raise errors.CollectionClosed(f"collection {name} is closed: {registered.reason}")
+            raise errors.CollectionClosed(f"collection {registered.name} is closed: {registered.reason}")
         collection = self._open.get(registered.uuid)
         if collection is None:
             assert self._registry is not None
             with translated(name):
                 folder = self._registry.folder(registered.uuid)
-                collection = Collection(name, folder, self._limits, self._pools, self._keep)
+                collection = Collection(registered.name, folder, self._limits, self._pools, self._keep)
             self._open[registered.uuid] = collection
         return collection
 
@@ -224,6 +233,7 @@ class LocalEngine:
     async def create(self, name: str, settings: CollectionSettings) -> bool:
         refuse_params(settings.index, "index.")
         self._refresh()
+        self._refuse_alias(name, "a collection cannot have its name")
         if name in self._registered and self._is_going(name):
             await self.drop(name)
             self._refresh()
@@ -234,18 +244,22 @@ class LocalEngine:
                 await self._in_registry(lambda registry: registry.create(name, to_store(settings)), name)
                 return True
             except NameTaken:
-                pass
+                self._refresh()
+                self._refuse_alias(name, "a collection cannot have its name")
         refuse_difference(name, self.settings(name), settings)
         return False
 
     async def drop(self, name: str) -> None:
-        self._refresh()
-        registered = self._registered.get(name)
-        if registered is None:
-            raise errors.CollectionNotFound(f"there is no collection {name}")
+        registered = self._found(name)
+        # Only by its own name: who deletes an alias most likely means the alias.
+        self._refuse_alias(name, f"DELETE /v1/aliases/{name} deletes the alias alone")
 
         async def attempt() -> None:
-            await self._in_registry(lambda registry: registry.drop(name, registered.uuid), name)
+            try:
+                await self._in_registry(lambda registry: registry.drop(name, registered.uuid), name)
+            except Aliased as e:
+                advice = "switch them to another collection or delete them first"
+                raise errors.Aliased(f"aliases lead to collection {name} ({e}): {advice}; nothing was changed") from e
 
         try:
             await attempt()
@@ -268,6 +282,39 @@ class LocalEngine:
         with translated(name):
             return await asyncio.get_running_loop().run_in_executor(self._pools.workers, run)
 
+    # ---------------------------------------------------------------- aliases and snapshots
+
+    def aliases(self) -> dict[str, str]:
+        self._refresh()
+        return dict(self._aliases)
+
+    def _refuse_alias(self, name: str, advice: str) -> None:
+        if name in self._aliases:
+            raise errors.NameTaken(f"{name} is an alias of collection {self._aliases[name]}: {advice}")
+
+    async def point_alias(self, alias: str, collection: str) -> bool:
+        self._refresh()
+        # A chain of names would make what a name means depend on two switches.
+        self._refuse_alias(collection, f"an alias leads to a collection: name {self._aliases.get(collection)}")
+        try:
+            return await self._in_registry(lambda registry: registry.point(alias, collection), alias)
+        except NameTaken as e:
+            detail = f"there is a collection {alias}: collections and aliases share one namespace"
+            raise errors.NameTaken(detail) from e
+        except NoSuchName as e:
+            raise errors.CollectionNotFound(f"there is no collection {collection}") from e
+
+    async def remove_alias(self, alias: str) -> None:
+        try:
+            await self._in_registry(lambda registry: registry.remove_alias(alias), alias)
+        except NoSuchName as e:
+            raise errors.AliasNotFound(f"there is no alias {alias}: GET /v1/aliases lists them") from e
+
+    async def take_snapshot(self, name: str, collections: list[str] | None) -> dict[str, Any]:
+        wanted = self.names() if collections is None else collections
+        found = {self._collection(collection).name: self._found(collection) for collection in wanted}
+        return await self.snapshots.take(name, list(found.values()))
+
     async def set_recall(self, name: str, recall: float) -> None:
         await self._collection(name).change(lambda turn: turn.set_recall(recall))
 
@@ -276,9 +323,9 @@ class LocalEngine:
             collection = self._collection(name)
             collection.view()  # its files may have been damaged since the start
         except errors.CollectionClosed as e:
-            return {"name": name, "index": {"state": "closed", "reason": e.detail}}
+            return {"name": self._found(name).name, "index": {"state": "closed", "reason": e.detail}}
         with translated(name):
-            return describe(name, collection.folder, collection.follower.db, self._grounds)
+            return describe(collection.name, collection.folder, collection.follower.db, self._grounds)
 
     async def figures(self) -> Figures:
         found = []

@@ -3,7 +3,7 @@
 What every search makes is a NamedTuple: at half the price of a frozen dataclass, six of those were 4 µs of 100.
 """
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -172,8 +172,8 @@ class Asked(NamedTuple):
 
 class SearchAnswer(NamedTuple):
     """expected_recall: mean recall@k of queries like those calibrated on; None: not measured for this search.
-    calibrated_on: None where the answer is exact. explain: JSON-ready, where that was asked for. stages: the seconds of
-    each, in the order of `app.metrics.ours.STAGES`."""
+    calibrated_on: None where the answer is exact. explain: JSON-ready, where that was asked for. stages: seconds, in
+    the order of `app.metrics.ours.STAGES`."""
 
     results: list[Hits]
     exact: bool
@@ -254,11 +254,54 @@ class Figures(NamedTuple):
     disk_free: int
 
 
+class Snapshots(Protocol):
+    """Every coroutine may raise SnapshotNotFound, NameTaken, BadSnapshot and Unavailable's family. A snapshot is
+    described as `GET /v1/snapshots/{s}` answers it, JSON-ready."""
+
+    async def all(self) -> list[dict[str, Any]]: ...
+    async def describe(self, name: str) -> dict[str, Any]: ...
+    async def delete(self, name: str) -> None: ...
+    async def download(self, name: str) -> tuple[int, AsyncIterator[bytes]]:
+        """Its length in bytes, and the tar itself; it ends early where a file cannot be read."""
+        ...
+
+    async def upload(self, name: str, chunks: AsyncIterable[bytes]) -> dict[str, Any]:
+        """The tar becomes a snapshot once all of it has been found whole and sound. Returns its description."""
+        ...
+
+    async def restore(
+        self, name: str, collections: list[str] | None, as_: str | None, replace: bool
+    ) -> dict[str, Any]:
+        """Its collections, or those named, are served when it returns: all of them, or none. as_: the new name, of one
+        alone; replace: may take the place of a collection. Raises Invalid too."""
+        ...
+
+
 class Engine(Protocol):
     """The engine's whole face to HTTP. Every coroutine may raise `errors.Refused`; names are checked by the caller."""
 
+    @property
+    def snapshots(self) -> Snapshots: ...
+
     def settings(self, name: str) -> CollectionSettings: ...
     def names(self) -> list[str]: ...
+    def aliases(self) -> dict[str, str]:
+        """Alias → collection. An alias is taken wherever the name of a collection is."""
+        ...
+
+    async def point_alias(self, alias: str, collection: str) -> bool:
+        """True: the alias is new; False: it was switched, for every request that begins from now on. Raises NameTaken,
+        CollectionNotFound."""
+        ...
+
+    async def remove_alias(self, alias: str) -> None:
+        """Raises AliasNotFound."""
+        ...
+
+    async def take_snapshot(self, name: str, collections: list[str] | None) -> dict[str, Any]:
+        """Of all collections named (None: of all), as they stand at one moment. Raises NameTaken, CollectionClosed."""
+        ...
+
     def closed(self) -> dict[str, str]:
         """Collections that cannot be searched → why: found damaged at the start, or since."""
         ...
