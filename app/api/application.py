@@ -12,7 +12,7 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.api import collections, index, limits, metrics, reads, recall, search, service
+from app.api import aliases, collections, index, limits, metrics, reads, recall, search, service, snapshots, transfer
 from app.api.bodies import Room
 from app.api.gate import Gate
 from app.api.keys import load_keys
@@ -91,13 +91,20 @@ def create_app(
         generate_unique_id_function=lambda route: route.name,
     )
     app.health = service.Health()
-    app.hot = [*search.resources(engine), *reads.resources(engine), *recall.resources(engine)]
+    app.hot = [
+        *search.resources(engine),
+        *reads.resources(engine),
+        *recall.resources(engine),
+        *transfer.resources(engine),
+    ]
     app.router.routes[:0] = app.hot  # first: routes are tried one after the other
     app.typed = [
         service.router(engine, app.health),
         metrics.router(engine),
         collections.router(engine),
         index.router(engine),
+        aliases.router(engine),
+        snapshots.router(engine),
     ]
     for router in app.typed:
         app.include_router(router)

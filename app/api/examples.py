@@ -121,3 +121,32 @@ RECALL_FRONTS: dict[str, Any] = {
     ],
     "measured": [],
 }
+
+ALIAS = "palette"
+POINT: dict[str, Any] = {"collection": COLLECTION}
+ALIASED: dict[str, Any] = {"alias": ALIAS, "collection": COLLECTION}
+
+SNAPSHOT = "monday"
+TAKE: dict[str, Any] = {"name": SNAPSHOT, "collections": [COLLECTION]}
+SNAPSHOTTED: dict[str, Any] = {
+    "name": SNAPSHOT,
+    "created": "2026-01-31T12:00:00Z",
+    "uploaded": False,
+    "collections": [{"name": COLLECTION, "count": 3}],
+    "bytes": 167936,
+    "damage": None,
+}
+RESTORE: dict[str, Any] = {"as": "colours-of-monday", "replace": True}
+RESTORED: dict[str, Any] = {
+    "snapshot": SNAPSHOT,
+    "collections": [{"name": "colours-of-monday", "from": COLLECTION, "count": 3}],
+}
+
+IMPORTED: dict[str, Any] = {
+    "imported": 1_000_000,
+    "rejected": 0,
+    "first_rejected": None,
+    "created": True,
+    "notes": ["the file's float64 numbers were rounded to float32, the collection's dtype"],
+}
+COPY: dict[str, Any] = {"from": COLLECTION, "mode": "upsert"}

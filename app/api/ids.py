@@ -60,10 +60,10 @@ def check_name(name: str) -> str:
     return name
 
 
-def check_new_name(name: str) -> str:
-    """The name itself. Raises OutOfRange naming the pattern."""
+def check_new_name(name: str, where: str = "collection") -> str:
+    """The name itself. where: how the request calls it. Raises OutOfRange naming the pattern."""
     if NAME.fullmatch(name) is None:
-        raise one(OutOfRange, "collection", f"the name {shown(name)} does not match {NAME_PATTERN}")
+        raise one(OutOfRange, where, f"the name {shown(name)} does not match {NAME_PATTERN}")
     return name
 
 

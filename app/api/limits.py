@@ -27,6 +27,8 @@ NPZ_ID_BYTES_MAX = 64
 
 NAME_PATTERN = "[a-z0-9][a-z0-9_-]{0,62}"
 NAME = re.compile(NAME_PATTERN)
+SNAPSHOT_COLLECTIONS_MAX = 1_000
+"""Named in one snapshot or restore: all of them are opened at once."""
 IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
 
