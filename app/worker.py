@@ -7,6 +7,7 @@ descriptor on the channel (see `app/dealing.py`).
 import asyncio
 import contextlib
 import gc
+import importlib
 import logging
 import math
 import os
@@ -23,6 +24,7 @@ from app.api.application import Application, create_app
 from app.api.gate import CROWDED
 from app.api.keys import key_files, load_keys
 from app.api.rates import Rates
+from app.api.seen import Traces
 from app.children import adopt
 from app.connections import LOOK_S, RESERVE, DealtProtocol, Patience, make_room
 from app.counting import count_as
@@ -35,6 +37,7 @@ from app.tls import HANDSHAKE_S, SHUTDOWN_S, Watched, server_context, tls_files
 
 log = logging.getLogger("seedvec.worker")
 
+COLLECTOR = "OTEL_EXPORTER_OTLP_ENDPOINT"
 REPORT_AGAIN_S = 0.05
 OTHER_DESCRIPTORS = 512
 """Of a worker, for files and what else is no connection."""
@@ -190,7 +193,8 @@ def patience(settings: Settings) -> Patience:
 def serve(name: str, settings: Settings, channel: socket.socket, rates: Rates) -> None:
     """Answer what comes over the channel until SIGTERM. name: of this worker."""
     engine = LocalEngine(settings.data, settings, name)
-    app = create_app(engine, settings, rates=rates)
+    traces = start_tracing(name)
+    app = create_app(engine, settings, traces, rates)
     config = uvicorn.Config(
         app,
         loop="uvloop",
@@ -205,6 +209,20 @@ def serve(name: str, settings: Settings, channel: socket.socket, rates: Rates) -
         timeout_graceful_shutdown=math.ceil(settings.drain_s),
     )
     DealtServer(config, channel, engine, app, settings).run()
+    if traces is not None:
+        traces.close()
+
+
+def start_tracing(name: str) -> Traces | None:
+    """None where no collector is named, and nothing of OpenTelemetry's SDK is loaded then. name: of this worker."""
+    if not os.environ.get(COLLECTOR):
+        return None
+    try:
+        found: Traces = importlib.import_module("app.tracing").Tracing(name)
+    except ImportError as error:
+        log.error("%s is set, but no traces are sent, as the extra `tracing` is not installed: %s", COLLECTOR, error)
+        return None
+    return found
 
 
 def main(arguments: list[str]) -> None:

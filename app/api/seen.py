@@ -106,6 +106,10 @@ class Traces(Protocol):
         """One request that has been answered; scope: with `status`, `request_id` and perhaps a `note`."""
         ...
 
+    def close(self) -> None:
+        """What was recorded and not yet sent is sent, or given up after a moment."""
+        ...
+
 
 class Seen:
     """Middleware within `RequestIds`, which puts the answer's `status` into the scope. Measured around an application

@@ -32,6 +32,8 @@ ONLY_IN = {
     "apsw": ("storage/",),
     # The reader of a data folder: who has it installed needs no apsw.
     "sqlite3": ("seedvec/catalogue.py", "seedvec/metadata.py"),
+    "opentelemetry": ("app/tracing.py",),
+    "prometheus_client": (),
     "torch": ("seedvec/torch.py",),
 }
 LIGHT = {f"seedvec/{name}.py" for name in ("__init__", "arrays", "client", "cli", "errors", "load")}
