@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType, field
 
 from app.api.examples import FILTER, FILTER_TEXT
-from app.api.limits import K_DEFAULT, K_MIN, LIST_DEFAULT, LIST_MIN, RECALL_MAX, RECALL_MIN
+from app.api.limits import K_DEFAULT, K_MIN, LIST_DEFAULT, LIST_MIN, RECALL_MAX, RECALL_MIN, TIMEOUT_MS_MAX
 from app.engine.types import Id
 
 Field = Literal["metadata", "vector"]
@@ -51,6 +51,14 @@ QueryParams = Annotated[
         description="instead of a recall, the index's own search parameters: the JSON text of an object, "
         "percent-encoded",
         examples=['{"ef_search": 64}'],
+    ),
+]
+Timeout = Annotated[
+    int,
+    Meta(
+        ge=1,
+        le=TIMEOUT_MS_MAX,
+        description="give up after so many milliseconds, and answer 504; default: the server's own bound",
     ),
 ]
 Explain = Annotated[bool, Meta(description="answer also how the hits were found")]
@@ -97,6 +105,7 @@ class SearchBody(Struct, forbid_unknown_fields=True):
     include: list[Field] | UnsetType = UNSET
     filter: BodyFilter | UnsetType = UNSET
     explain: Explain = False
+    timeout_ms: Timeout | UnsetType = UNSET
 
 
 class SearchQuery(Struct, forbid_unknown_fields=True):
@@ -110,6 +119,7 @@ class SearchQuery(Struct, forbid_unknown_fields=True):
     include: list[Field] | UnsetType = UNSET
     filter: QueryFilter | UnsetType = UNSET
     explain: Explain = False
+    timeout_ms: Timeout | UnsetType = UNSET
 
 
 class FetchBody(Struct, forbid_unknown_fields=True):

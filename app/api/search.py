@@ -116,6 +116,7 @@ def _asked(given: SearchBody | SearchQuery) -> Asked:
         _METADATA if isinstance(given.include, UnsetType) else frozenset(given.include),
         filter_in(given.filter),
         given.explain,
+        time.monotonic() + (limits.current.search_timeout_s if given.timeout_ms is UNSET else given.timeout_ms / 1000),
     )
 
 
@@ -196,6 +197,7 @@ _PROBLEMS = (
     "unknown-field",
     "invalid-request",
     "collection-closed",
+    "deadline-exceeded",
 )
 
 SEARCH = Operation(

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,12 +19,13 @@ from app.engine.files import SealedFile, write_sealed
 from app.engine.matching import is_described
 from app.engine.merge_patch import merge_patch
 from app.engine.sample import NOTHING, Keep, QuerySample
+from app.engine.search_queue import SearchQueue
 from app.engine.translate import translated
 from app.engine.turn import at_end_of_turn
-from app.engine.types import Id, Idempotency, Rows, Written
+from app.engine.types import Id, Idempotency, Rows, Vectors, Written
 from app.engine.view import Follower, View
 from app.engine.writer import Writer
-from app.metrics.ours import SEARCH_QUEUE
+from seedvec.sparse import SparseRows
 from storage import atomic, catalogue
 from storage import errors as below
 from storage.documents import read_metadata
@@ -48,6 +49,7 @@ class Limits:
     pending_rows: int
     pending_bytes: int
     memory_bytes: float = math.inf
+    writes_waiting: float = math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,8 @@ class Pools:
     loaders: Executor
     workers: Executor
     searchers: Executor
+    queue: SearchQueue = field(default_factory=SearchQueue)
+    """In front of `searchers`."""
 
 
 class Collection:
@@ -70,8 +74,9 @@ class Collection:
         self._seen: View | None = None
         self.damage: str | None = None
         """Why it was closed since it was opened here; `LocalEngine` tells the other processes."""
-        self.writer = Writer(folder, pools.writers, limits.pending_rows, limits.pending_bytes)
-        self.sample = QuerySample(folder, self.follower.dimension, keep)
+        self.writer = Writer(folder, pools.writers, limits.pending_rows, limits.pending_bytes, limits.writes_waiting)
+        # A sparse collection is searched exactly: nobody needs to know what it was asked.
+        self.sample = QuerySample(folder, self.follower.dimension, NOTHING if self.follower.sparse else keep)
 
     def view(self) -> View:
         """The present state, every acknowledged write in it. Raises CollectionNotFound, CollectionClosed.
@@ -112,10 +117,9 @@ class Collection:
     def too_restless(self) -> errors.Busy:
         return errors.Busy(f"collection {self.name} is being reorganised faster than its metadata is read: try again")
 
-    async def beside_the_loop(self, act: Callable[[], T]) -> T:
-        """A dear search, in the one thread for them."""
-        with SEARCH_QUEUE.held():
-            return await asyncio.get_running_loop().run_in_executor(self.pools.searchers, act)
+    async def beside_the_loop(self, act: Callable[[], T], cost_us: float = 0.0, deadline: float = math.inf) -> T:
+        """A dear search, in the one thread for them. Raises Overloaded, DeadlineExceeded."""
+        return await self.pools.queue.run(self.pools.searchers, act, cost_us, deadline)
 
     def looks(self, times: int) -> Iterator[View]:
         """For an answer that may have to be given again from a newer view."""
@@ -253,11 +257,12 @@ class Collection:
 
     # ---------------------------------------------------------------- patch and delete
 
-    async def patch(self, id_: Id, metadata: bytes | None, vector: NDArray[Any] | None) -> None:
+    async def patch(self, id_: Id, metadata: bytes | None, vector: Vectors | None) -> None:
         settings = self.view().settings
         stored = None
         if vector is not None:
-            stored = intake.check_vectors(vector.reshape(1, -1), settings, lambda _: "vector")[0]
+            one = vector if isinstance(vector, SparseRows) else vector.reshape(1, -1)
+            stored = intake.check_vectors(one, settings, lambda _: "vector")
         merge = None if metadata is None else merge_patch(metadata)
 
         with self.told():

@@ -12,7 +12,14 @@ from typing import Any, Literal, TypeVar
 from numpy.typing import NDArray
 
 from app.engine import bulk, errors, reading, recall
-from app.engine.agreement import from_stored, refuse_difference, refuse_misfit, refuse_params, to_store
+from app.engine.agreement import (
+    from_stored,
+    refuse_difference,
+    refuse_for_sparse,
+    refuse_misfit,
+    refuse_params,
+    to_store,
+)
 from app.engine.collection import Collection, Limits, Pools
 from app.engine.describe import build_is_due, describe
 from app.engine.figures import closed, figures, free_bytes
@@ -21,6 +28,7 @@ from app.engine.picturing import Picturing
 from app.engine.policy import Grounds
 from app.engine.recall import Measuring
 from app.engine.sample import Keep
+from app.engine.search_queue import SearchQueue
 from app.engine.snapshots import Snapshots
 from app.engine.transfers import Transfers
 from app.engine.translate import FULL, translated
@@ -28,6 +36,8 @@ from app.engine.turn import at_end_of_turn
 from app.engine.types import (
     Asked,
     CollectionSettings,
+    ExportAsked,
+    Exported,
     Figures,
     Id,
     Idempotency,
@@ -67,13 +77,16 @@ class LocalEngine:
         """worker: what this process is called among those that serve the folder."""
         self._data = data
         self._keep = Keep(worker, settings.keep_queries)
-        self._limits = Limits(settings.pending_rows, settings.pending_bytes, settings.memory_bytes)
+        self._limits = Limits(
+            settings.pending_rows, settings.pending_bytes, settings.memory_bytes, settings.writes_waiting
+        )
         self._grounds = Grounds(settings.index_min_rows, settings.memory_bytes, settings.workers)
         self._pools = Pools(
             ThreadPoolExecutor(WRITER_THREADS, "writer"),
             ThreadPoolExecutor(1, "loader"),
             ThreadPoolExecutor(WORKER_THREADS, "worker"),
             ThreadPoolExecutor(1, "search"),
+            SearchQueue(settings.search_queue_s),
         )
         self._measuring = Measuring()
         self._picturing = Picturing()
@@ -232,6 +245,7 @@ class LocalEngine:
 
     async def create(self, name: str, settings: CollectionSettings) -> bool:
         refuse_params(settings.index, "index.")
+        refuse_for_sparse(settings)
         self._refresh()
         self._refuse_alias(name, "a collection cannot have its name")
         if name in self._registered and self._is_going(name):
@@ -373,7 +387,7 @@ class LocalEngine:
     async def upsert(self, name: str, rows: Rows) -> Written:
         return await self._collection(name).upsert(rows)
 
-    async def patch(self, name: str, id: Id, metadata: bytes | None, vector: NDArray[Any] | None) -> None:
+    async def patch(self, name: str, id: Id, metadata: bytes | None, vector: Vectors | None) -> None:
         await self._collection(name).patch(id, metadata, vector)
 
     async def delete(
@@ -418,7 +432,7 @@ class LocalEngine:
     async def count(self, name: str, filter: Filter) -> int:
         return await reading.count(self._collection(name), filter)
 
-    async def search(self, name: str, queries: NDArray[Any], asked: Asked) -> SearchAnswer:
+    async def search(self, name: str, queries: Vectors, asked: Asked) -> SearchAnswer:
         return await reading.find(self._collection(name), queries, asked)
 
     async def search_id(self, name: str, id: Id, asked: Asked) -> SearchAnswer:
@@ -436,6 +450,14 @@ class LocalEngine:
         except errors.CollectionNotFound:
             folder = None
         return self._transfers.import_file(name, folder, asked, uploads, size)
+
+    def copy(self, name: str, source: str, mode: Literal["add", "upsert"]) -> AsyncGenerator[dict[str, Any], None]:
+        self._collection(source).view()
+        return self._transfers.copy(name, self._collection(name).folder, source, mode)
+
+    async def export(self, name: str, asked: ExportAsked) -> Exported:
+        self._collection(name).view()
+        return await self._transfers.export(name, asked)
 
     # ---------------------------------------------------------------- recall
 

@@ -20,8 +20,9 @@ from app.engine.errors import Fault
 from app.engine.explain import Watch, explain
 from app.engine.matching import Matching, Undescribed, Unusable, is_kept, matching
 from app.engine.places import Place, Places, locate
-from app.engine.types import Asked, Hits, Id, Include, Items, Page, SearchAnswer
+from app.engine.types import Asked, Hits, Id, Include, Items, Page, SearchAnswer, Vectors
 from app.engine.view import View
+from seedvec.sparse import SparseRows
 from index.contract import Alive
 from seedvec.filters.ast import Filter
 from seedvec.filters.row import compile_row, decode
@@ -78,15 +79,15 @@ def _at_one_moment(c: Collection, act: Callable[[View], T]) -> T:
 # -------------------------------------------------------------------- search
 
 
-async def find(c: Collection, queries: NDArray[Any], asked: Asked) -> SearchAnswer:
-    """queries: (q, d) as decoded. Without a filter they join the sample that recall is kept on."""
+async def find(c: Collection, queries: Vectors, asked: Asked) -> SearchAnswer:
+    """queries: q as decoded. Without a filter dense ones join the sample that recall is kept on."""
     prepared = intake.check_query(queries, c.view().settings)
-    if asked.filter is None:
+    if asked.filter is None and not isinstance(prepared, SparseRows):
         c.sample.note(prepared)
     return await _find(c, prepared, asked, 0)
 
 
-async def _find(c: Collection, queries: NDArray[np.float32], asked: Asked, more: int) -> SearchAnswer:
+async def _find(c: Collection, queries: Vectors, asked: Asked, more: int) -> SearchAnswer:
     """more: hits besides k, of a search that is planned for k."""
     for attempt in range(TRIES):
         watch = Watch()
@@ -94,7 +95,7 @@ async def _find(c: Collection, queries: NDArray[np.float32], asked: Asked, more:
         watch.lap()
         plan = _planned(view, left, asked)
         watch.lap()
-        found = await _run(c, view, plan, queries, asked.k + more)
+        found = await _run(c, view, plan, queries, asked.k + more, asked.deadline)
         watch.lap()
         try:
             return _search_answer(c, view, left, plan, found, asked, watch)
@@ -120,11 +121,13 @@ def _planned(view: View, left: Matching, asked: Asked) -> planning.SearchPlan:
 
 
 async def _run(
-    c: Collection, view: View, plan: planning.SearchPlan, queries: NDArray[np.float32], k: int
+    c: Collection, view: View, plan: planning.SearchPlan, queries: Vectors, k: int, deadline: float
 ) -> search.Results:
-    if plan.cost_us * len(queries) <= LOOP_US:
-        return search.run(view, plan, queries, k)
-    return await c.beside_the_loop(lambda: search.run(view, plan, queries, k))
+    """Raises DeadlineExceeded, Overloaded."""
+    cost_us = plan.cost_us * len(queries)
+    if cost_us > LOOP_US:
+        return await c.beside_the_loop(lambda: search.run(view, plan, queries, k, deadline), cost_us, deadline)
+    return search.run(view, plan, queries, k, deadline)
 
 
 def _search_answer(
@@ -153,7 +156,7 @@ def _hits(c: Collection, answer: search.Answer, asked: Asked, filter: Filter | N
 async def find_neighbours(c: Collection, id_: Id, asked: Asked) -> SearchAnswer:
     """One more than asked, then the item itself taken out."""
     view, vector = vector_of(c, id_)
-    answer = await _find(c, intake.check_query(vector.reshape(1, -1), view.settings), asked, 1)
+    answer = await _find(c, intake.check_query(vector, view.settings), asked, 1)
     hits = answer.results[0]
     keep = [i for i, other in enumerate(hits.items.ids) if other != id_][: asked.k]
     items = Items(
@@ -229,14 +232,14 @@ def _located(c: Collection, view: View, ids: list[Any]) -> dict[Any, Place]:
     return found
 
 
-def vector_of(c: Collection, id_: Id) -> tuple[View, NDArray[Any]]:
-    """Raises IdNotFound."""
+def vector_of(c: Collection, id_: Id) -> tuple[View, Vectors]:
+    """One vector. Raises IdNotFound."""
 
-    def act(view: View) -> tuple[View, NDArray[Any]]:
+    def act(view: View) -> tuple[View, Vectors]:
         found = _located(c, view, [id_])
         if not found:
             raise c.no_such_id(id_)
-        return view, Places.of(view, list(found.values())).vectors()[0]
+        return view, Places.of(view, list(found.values())).vectors()
 
     return _at_one_moment(c, act)
 

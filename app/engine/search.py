@@ -1,5 +1,6 @@
 """One search over one view: every part searched as planned, and merged by (distance, id)."""
 
+import math
 import time
 from typing import Any, NamedTuple
 
@@ -8,6 +9,7 @@ from numpy.typing import NDArray
 
 from app.engine.places import Group, Places
 from app.engine.planning import SearchPlan, Step
+from app.engine.search_queue import too_late
 from app.engine.types import CalibratedOn
 from app.engine.view import View
 from index.contract import Found
@@ -55,10 +57,16 @@ class Results(NamedTuple):
     merge_ms: float = 0.0
 
 
-def run(view: View, search: SearchPlan, queries: NDArray[np.float32], k: int) -> Results:
-    """queries: (q, d) float32. One answer a query with min(k, rows left) hits."""
+def run(view: View, search: SearchPlan, queries: Any, k: int, deadline: float = math.inf) -> Results:
+    """One answer a query with min(k, rows left) hits.
+
+    queries: `Vectors` of the collection's kind, float32 (typed as any: what searches a part takes its one kind);
+    deadline: by `time.monotonic`, looked at before each part. Raises DeadlineExceeded.
+    """
     found, took = [], []
     for step in search.steps:
+        if time.monotonic() > deadline:
+            raise too_late()
         begun = time.perf_counter()
         hits = step.index.search(queries, k, step.plan, step.alive)
         found.append((step.part, hits))

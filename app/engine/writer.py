@@ -6,6 +6,7 @@ taken.
 
 import asyncio
 import collections
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from app.engine.errors import Busy
 from app.metrics.ours import COMMIT_WRITES, WRITE_QUEUE
 from storage import catalogue
 from storage.ballast import Ballast
@@ -41,7 +43,11 @@ class Waiting:
 class Writer:
     """`run` is called on the event loop; one thread of the pool at a time drains the queue."""
 
-    def __init__(self, folder: Path, pool: Executor, pending_rows: int, pending_bytes: int) -> None:
+    def __init__(
+        self, folder: Path, pool: Executor, pending_rows: int, pending_bytes: int, most_waiting: float = math.inf
+    ) -> None:
+        """most_waiting: writes beyond those in the present turn."""
+        self._most = most_waiting
         self._folder = folder
         self._pool = pool
         self._ballast = Ballast(folder.parent.parent)  # DATA/c/<uuid>
@@ -58,9 +64,11 @@ class Writer:
         """Runs `act` in a write transaction; returns its result once it is on disk. `act` may be run again.
 
         size: bytes it writes, about; frees: in the end it makes room. Raises what `act` raises (its own changes are
-        undone, others' are not), and NoSpace, DiskFailed, Locked, OutcomeUnknown, Dropped of `storage.errors`.
+        undone, others' are not), Busy, and NoSpace, DiskFailed, Locked, OutcomeUnknown, Dropped of `storage.errors`.
         """
         loop = asyncio.get_running_loop()
+        if len(self._queue) >= self._most:
+            raise Busy(f"{len(self._queue)} writes wait in this worker: nothing of this one was stored")
         waiting = Waiting(act, size, frees, loop.create_future())
         with self._lock:
             self._queue.append(waiting)
