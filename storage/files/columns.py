@@ -2,11 +2,19 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from typing import Protocol
 
 from storage.files.contract import BadFile, Batch, Outline
 from storage.files.ids import IdColumn
-from storage.files.lines import Lines
 from storage.files.numbers import BFLOAT16_NOTE, Matrix, stored_as
+
+
+class Texts(Protocol):
+    """Metadata by row; asked in order, and told when it was the last."""
+
+    def take(self, start: int, stop: int) -> list[bytes | None]: ...
+
+    def finish(self, rows: int) -> None: ...
 
 
 class Columns:
@@ -16,7 +24,7 @@ class Columns:
         self,
         vectors: Matrix,
         ids: IdColumn | None = None,
-        metadata: Lines | None = None,
+        metadata: Texts | None = None,
         notes: tuple[str, ...] = (),
     ) -> None:
         if ids is not None and ids.rows != vectors.rows:

@@ -66,7 +66,8 @@ def _texts(column: NDArray[Any]) -> list[str]:
         bad = (points > 0x10FFFF) | ((points >= 0xD800) & (points < 0xE000))
         if bad.any():
             raise _BadId("an id is no text", np.asarray(bad.any(axis=1)))
-        return [str(text) for text in column.tolist()]
+        texts: list[str] = column.tolist()
+        return texts
     raw: list[bytes] = column.tolist()
     try:
         return [text.decode() for text in raw]

@@ -20,7 +20,7 @@ from storage.files.options import only, plain
 from storage.files.output import Count, Output, as_bytes, dense, little_endian
 from storage.files.source import Held, Part, chunks, open_file
 from storage.files.spilled import Spilled
-from storage.files.zip_member import ALWAYS_BYTES, Inflated, Stored, open_member
+from storage.files.zip_member import ALWAYS_BYTES, RATIO_MAX, Inflated, Stored, open_member
 
 _NPY: Final = ".npy"
 _LINES: Final = ".jsonl"
@@ -44,13 +44,13 @@ def read_npz(path: Path, options: ReadOptions) -> Reader:
         metadata = beside_them(texts, options.metadata, METADATA)
         vectors = arrays[the_vectors(arrays.keys() - {ids}, options.vectors)]
 
-        def part(name: str) -> Stored | Inflated:
-            return open_member(file, whole, name, members[name])
+        def part(name: str, ratio_max: float = RATIO_MAX) -> Stored | Inflated:
+            return open_member(file, whole, name, members[name], ratio_max)
 
         return Columns(
             _vectors(part(vectors), options.flatten),
             None if ids is None else npy_part.ids(part(arrays[ids]), ids),
-            None if metadata is None else Lines(part(texts[metadata]), texts[metadata]),
+            None if metadata is None else Lines(part(texts[metadata], math.inf), texts[metadata]),
         )
 
     return opened(columns)

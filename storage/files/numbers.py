@@ -11,6 +11,8 @@ from storage.files.contract import DIMENSION_MAX, BadFile, StoredAs
 from storage.files.source import Source
 
 BFLOAT16: Final = "bfloat16"
+DIMENSIONS_MAX: Final = 64
+"""Of an array, as in NumPy. The product of millions of extents would take minutes."""
 FLOATS: Final = ("float16", "float32", "float64")
 _NUMPY_FLOAT: Final = re.compile(r"[<>=]?f([248])")
 BFLOAT16_NOTE: Final = "bfloat16 is widened to float32, which holds each of its numbers exactly"

@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import Any, Final, NamedTuple
 
 from storage.files.contract import BadFile
+from storage.files.numbers import DIMENSIONS_MAX
 from storage.files.source import Source, read
 
 BYTES_MAX: Final = 4 << 20
@@ -83,7 +84,11 @@ def _tensor(name: str, field: Any, begin: int) -> Tensor:
 
 
 def _are_sizes(values: Any) -> bool:
-    return isinstance(values, list) and all(type(value) is int and 0 <= value < 2**63 for value in values)
+    return (
+        isinstance(values, list)
+        and len(values) <= DIMENSIONS_MAX
+        and all(type(value) is int and 0 <= value < 2**63 for value in values)
+    )
 
 
 def _json(text: bytes) -> dict[str, Any]:

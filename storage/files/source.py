@@ -35,6 +35,8 @@ class Part:
         self._offset = offset
 
     def read_into(self, buffer: memoryview, offset: int) -> None:
+        if offset + len(buffer) > self.size:
+            raise BadFile("ends too soon")
         done = 0
         while done < len(buffer):
             n = os.preadv(self._fd, [buffer[done:]], self._offset + offset + done)

@@ -1,5 +1,5 @@
 """A folder of the tensorblob package, read and written without it: whatever its version 0.3.0 opens, and what it can
-open. Its blobs hold vectors alone; in its databases (TensorDB) one field may be the ids."""
+open. Its blobs hold vectors alone; in its databases (TensorDB) one field may be the ids, and other numbers metadata."""
 
 import uuid
 from contextlib import ExitStack
@@ -13,10 +13,11 @@ from storage.files.columns import Columns, opened
 from storage.files.contract import BadFile, Batch, Outline, Reader, ReadOptions, WriteOptions, Writer
 from storage.files.folder import NewFolder
 from storage.files.ids import IdColumn
-from storage.files.naming import IDS, beside_them, the_vectors
+from storage.files.naming import IDS, METADATA, beside_them, the_vectors
 from storage.files.numbers import BFLOAT16, FLOATS, Matrix, item_shape
 from storage.files.options import only, plain
 from storage.files.output import Count, Output, dense, little_endian
+from storage.files.scalars import Scalars
 
 BLOCK_ROWS = 8192
 """Of blocks written here; the package's own default."""
@@ -39,15 +40,25 @@ def write_tensorblob(path: Path, outline: Outline, options: WriteOptions) -> Wri
 
 
 def _read_database(path: Path, options: ReadOptions) -> Reader:
-    only(options, "vectors", "ids", "flatten", of="a tensorblob database")
+    only(options, "vectors", "ids", "metadata", "flatten", of="a tensorblob database")
     fields, rows = layout.read_database(path)
+    vectors = the_vectors({name for name, blob in fields.items() if _can_be_vectors(blob)}, options.vectors)
     ids = beside_them(fields, options.ids, IDS)
-    vectors = fields[the_vectors({name for name, blob in fields.items() if _can_be_vectors(blob)}, options.vectors)]
+    chosen = beside_them(fields, options.metadata, METADATA)
+    scalars = [name for name, blob in fields.items() if blob.shape in ((), (1,)) and name not in (ids, vectors)]
     notes = (_UNCOMMITTED,) if any(blob.rows != rows for blob in fields.values()) else ()
 
     def columns(files: ExitStack) -> Columns:
-        column = None if ids is None else IdColumn(fields[ids].matrix(files, rows, fields[ids].shape), ids)
-        return Columns(_vectors(files, vectors, rows, options.flatten), column, notes=notes)
+        def column(name: str) -> Matrix:
+            return fields[name].matrix(files, rows, fields[name].shape)
+
+        texts = {name: column(name) for name in (scalars if chosen is None else [chosen])}
+        return Columns(
+            _vectors(files, fields[vectors], rows, options.flatten),
+            None if ids is None else IdColumn(column(ids), ids),
+            Scalars(texts) if texts else None,
+            notes,
+        )
 
     return opened(columns)
 

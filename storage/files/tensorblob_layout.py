@@ -15,7 +15,7 @@ from typing import Any, Final, TypeGuard
 import numpy as np
 
 from storage.files.contract import BadFile
-from storage.files.numbers import BFLOAT16, Matrix
+from storage.files.numbers import BFLOAT16, DIMENSIONS_MAX, Matrix
 from storage.files.source import Part, open_file, read
 
 CONF: Final = ".conf"
@@ -23,8 +23,10 @@ STAT: Final = ".stat"
 BLOB: Final = "tensorblob._blob.TensorBlob"
 DATABASE: Final = "tensorblob._db.TensorDB"
 """Which of the two it is: the package looks at nothing else, and neither do we."""
-JSON_BYTES_MAX: Final = 16 << 20
-"""Of `.stat`: 400,000 blocks."""
+JSON_BYTES_MAX: Final = 4 << 20
+"""Of `.stat`: 100,000 blocks, 800 million rows as the package writes them."""
+NAME_BYTES_MAX: Final = 255
+"""What a file system takes."""
 DTYPES: Final[dict[str, np.dtype[Any] | str]] = {
     **{name: np.dtype(name).newbyteorder("<") for name in ("float16", "float32", "float64")},
     **{name: np.dtype(name).newbyteorder("<") for name in ("int8", "int16", "int32", "int64", "uint8", "bool")},
@@ -70,12 +72,17 @@ def read_blob(folder: Path) -> Blob:
     rows, blocks = stat.get("len"), stat.get("bds")
     if not isinstance(dtype, str) or not isinstance(shape, list) or not isinstance(blocks, list):
         raise BadFile(f"{folder.name}: {CONF} or {STAT} does not say what it must")
-    if not all(map(_is_size, shape)) or not _is_size(block_rows) or not _is_size(rows) or not block_rows:
+    if (
+        len(shape) > DIMENSIONS_MAX
+        or not all(map(_is_size, shape))
+        or not _is_size(block_rows)
+        or not _is_size(rows)
+        or not block_rows
+    ):
         raise BadFile(f"{folder.name}: {CONF} or {STAT} holds what is no size")
     if -(-rows // block_rows) > len(blocks):
         raise BadFile(f"{folder.name}: {rows} rows do not lie in {len(blocks)} blocks of {block_rows}")
-    # A name is a file of this folder and nothing else: `.stat` may come from anybody.
-    if not all(isinstance(name, str) and name == Path(name).name and name.isprintable() for name in blocks):
+    if not all(map(_is_own_name, blocks)):
         raise BadFile(f"{folder.name}: {STAT} names what can be no block")
     return Blob(folder, _OTHER_NAMES.get(dtype, dtype), tuple(shape), block_rows, rows, tuple(blocks))
 
@@ -85,7 +92,7 @@ def read_database(folder: Path) -> tuple[dict[str, Blob], int]:
     schema, rows = _json(folder / CONF).get("schema"), _json(folder / STAT).get("len")
     if not isinstance(schema, dict) or not schema or not _is_size(rows):
         raise BadFile(f"{folder.name}: {CONF} or {STAT} does not say what it must")
-    if not all(name == Path(name).name and name.isprintable() and name[:1] != "." for name in schema):
+    if not all(map(_is_own_name, schema)):
         raise BadFile(f"{folder.name}: {CONF} names what can be no field")
     fields = {name: read_blob(folder / name) for name in schema}
     return fields, min(rows, *(blob.rows for blob in fields.values()))
@@ -127,6 +134,13 @@ class _Blocks:
         return self._part
 
 
+def _is_own_name(name: object) -> bool:
+    """Whether it can be something in the same folder and nothing else: these names may come from anybody."""
+    if not isinstance(name, str) or not name.isprintable() or name[:1] in ("", "."):
+        return False
+    return name == Path(name).name and len(name.encode()) <= NAME_BYTES_MAX
+
+
 def _is_size(value: object) -> TypeGuard[int]:
     return type(value) is int and 0 <= value < 2**63
 
@@ -137,6 +151,8 @@ def _item_bytes(dtype: str) -> int:
 
 
 def _json(path: Path) -> dict[str, Any]:
+    if path.is_symlink() or path.parent.is_symlink():
+        raise BadFile(f"{path.name}: is a link")
     with open_file(path) as file:
         source = Part(file)
         if source.size > JSON_BYTES_MAX:

@@ -11,17 +11,19 @@ from storage.files.source import CHUNK_BYTES, Part, Source, read
 from storage.files.zip_directory import DEFLATED, Member, data_offset
 
 RATIO_MAX: Final = 100
-"""What unpacks to more than that times its packed bytes is taken for a bomb: deflate reaches 1,030. Embeddings reach
-1.2, one-hot rows of 1,000 float32 about 90."""
+"""An array that unpacks to more than that times its packed bytes is taken for a bomb: deflate reaches 1,030, embeddings
+1.2. Texts may be so repetitive; they are bounded by the line and by the number of rows."""
 ALWAYS_BYTES: Final = 64 << 20
 """A member of up to this unpacks whatever its ratio: a matrix of zeros to try something out is no bomb."""
 
 
-def open_member(file: BinaryIO, whole: Source, name: str, member: Member) -> "Stored | Inflated":
+def open_member(
+    file: BinaryIO, whole: Source, name: str, member: Member, ratio_max: float = RATIO_MAX
+) -> "Stored | Inflated":
     """Raises BadFile: cut, or too large for what it is packed into."""
     part = Part(file, data_offset(whole, name, member), member.packed)
     if member.method == DEFLATED:
-        if member.size > max(ALWAYS_BYTES, RATIO_MAX * member.packed):
+        if member.size > max(ALWAYS_BYTES, ratio_max * member.packed):
             raise BadFile(f"{name[:60]!r} would unpack from {member.packed:,} to {member.size:,} bytes")
         return Inflated(part, name, member)
     return Stored(part, name, member)

@@ -1,0 +1,45 @@
+"""Fields of one number a row as the metadata of that row: `{"price": 1.5, "sold": true}`."""
+
+import json
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from storage.files.contract import BadFile
+from storage.files.numbers import Matrix
+
+
+class Scalars:
+    """Whole numbers, floats and booleans by name. A float that JSON cannot hold (NaN, infinity) is left out."""
+
+    def __init__(self, fields: dict[str, Matrix]) -> None:
+        """Each (n, 1). Raises BadFile for others."""
+        for name, matrix in fields.items():
+            if matrix.width != 1:
+                raise BadFile(f"{name[:60]!r}: {matrix.width} numbers a row cannot be metadata")
+        self._fields = fields
+
+    def take(self, start: int, stop: int) -> list[bytes | None]:
+        """Of rows start … stop."""
+        columns = [_values(matrix.take(start, stop).reshape(-1)) for matrix in self._fields.values()]
+        rows = (dict(zip(self._fields, values, strict=True)) for values in zip(*columns, strict=True))
+        return [_json({name: value for name, value in row.items() if value is not None}) for row in rows]
+
+    def finish(self, rows: int) -> None:
+        """Nothing can follow: a field has as many rows as there are."""
+
+
+def _values(column: NDArray[Any]) -> list[Any]:
+    if column.dtype.kind != "f":
+        values: list[Any] = column.tolist()
+        return values
+    # By way of text: the shortest that reads back, not all the digits that a float32 has in float64.
+    return [
+        float(text) if finite else None
+        for text, finite in zip(column.astype(np.str_), np.isfinite(column), strict=True)
+    ]
+
+
+def _json(value: dict[str, Any]) -> bytes:
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
