@@ -49,11 +49,26 @@ SECURITY: Json = {
 """Either, where the server has keys."""
 
 
+_FILE: Json = {"type": "string", "format": "binary"}
+FILES: Json = {
+    "application/octet-stream": {"schema": _FILE},
+    "application/x-tar": {"schema": _FILE},
+    "multipart/form-data": {
+        "schema": {
+            "type": "object",
+            "required": ["vectors"],
+            "properties": {"vectors": {"type": "array", "items": _FILE}, "ids": _FILE, "metadata": _FILE},
+        }
+    },
+}
+"""The body of an import."""
+
+
 def answer(status: int, example: Any, description: str = "Success", *further: str) -> Responses:
     """The success answer of an operation; further: other media types it can be asked for."""
-    if example is None:
+    if example is None and not further:
         return {status: {"description": "Done; no body"}}
-    content: Json = {JSON: {"schema": {"type": "object"}, "example": example}}
+    content: Json = {} if example is None else {JSON: {"schema": {"type": "object"}, "example": example}}
     content |= {media: {"schema": {"type": "string", "format": "binary"}} for media in further}
     return {status: {"description": description, "content": content}}
 
@@ -140,6 +155,8 @@ def _operation(path: str, operation: Operation, components: Json) -> Json:
     }
     if operation.description:
         described["description"] = operation.description
+    if operation.files:
+        described["requestBody"] = {"required": True, "content": FILES}
     if operation.body is not None:
         described["requestBody"] = {"required": True, "content": _content(operation)}
     return described

@@ -110,6 +110,12 @@ TABLE: dict[str, Kind] = {
         "The request has a field or parameter that is not known",
         "Unknown fields are refused rather than ignored, so that a misspelt one cannot go unnoticed. " + STORED_NOTHING,
     ),
+    "bad-file": Kind(
+        422,
+        "The file cannot be imported",
+        "It is not what its format should be, is cut off, or takes more to read than is given to an import. The detail "
+        "says what was found and where. Nothing of it was imported.",
+    ),
     "dimension-mismatch": Kind(
         422,
         "A vector has the wrong number of dimensions",
@@ -254,6 +260,11 @@ def refusal_response(refused: Refused, instance: str) -> Response:
         headers["www-authenticate"] = 'Bearer realm="seedvec"'
     body = _dump(code, refused.detail, instance, refused.faults, refused.fault_count)
     return Response(body, TABLE[code].status, headers, MEDIA_TYPE)
+
+
+def problem_json(refused: Refused, instance: str) -> bytes:
+    """The same without HTTP: for an answer that has begun."""
+    return _dump(code_of(refused), refused.detail, instance, refused.faults, refused.fault_count)
 
 
 def plain_problem(code: str, instance: str) -> bytes:

@@ -6,7 +6,7 @@ a slash, or a newline, would not arrive. These routes live in the same applicati
 
 import re
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -69,6 +69,17 @@ class Call:
         media = media_type(self.scope, npy)
         return media, await read_body(self.scope, self._receive, media)
 
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """The body as it comes, of any type and without a bound. Raises ClientGone."""
+        more = True
+        while more:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGone
+            if body := message.get("body", b""):
+                yield body
+            more = message.get("more_body", False)
+
     async def gone(self) -> None:
         """Returns when the client has closed the connection, or been answered. To be called once the body is read."""
         while (await self._receive())["type"] != "http.disconnect":
@@ -82,9 +93,10 @@ Handler = Callable[[Call], Awaitable[Response]]
 class Operation:
     """One method of a resource, with what the OpenAPI says of it.
 
-    body: the JSON body; npy: whether `application/x-npy` is taken too; query: the query string (of a search and of
-    writes: that which goes with `.npy`); example: a body that works; answer: what it answers, or None: nothing;
-    answers: further media types of the answer; problems: codes of `problems.TABLE`; rights: what its key must have.
+    body: the JSON body; npy: whether `application/x-npy` is taken too; files: it is a file of any kind; query: the
+    query string (of a search and of writes: that which goes with `.npy`); example: a body that works; answer: what it
+    answers, or None: nothing; answers: further media types of the answer; problems: codes of `problems.TABLE`;
+    rights: what its key must have.
     """
 
     method: str
@@ -97,6 +109,7 @@ class Operation:
     body: type[msgspec.Struct] | None = None
     examples: Mapping[str, Any] | None = None
     npy: bool = False
+    files: bool = False
     query: type[msgspec.Struct] | None = None
     answers: tuple[str, ...] = ()
     description: str = ""

@@ -9,8 +9,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from numpy.typing import NDArray
-
 from app.engine import bulk, errors, reading, recall
 from app.engine.agreement import (
     from_stored,
@@ -51,6 +49,7 @@ from app.engine.types import (
     Rows,
     SearchAnswer,
     Upload,
+    Vectors,
     Written,
 )
 from app.granted import granted_cores

@@ -13,7 +13,8 @@ import shutil
 import subprocess
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
@@ -25,7 +26,7 @@ from app.engine.errors import Fault
 from app.engine.importing import settle_dead
 from app.engine.told import refused_from
 from app.engine.translate import translated
-from app.engine.types import ImportAsked, Upload
+from app.engine.types import ExportAsked, Exported, ImportAsked, Upload
 from storage.errors import StorageError
 from storage.failpoints import declare, hit
 from storage.layout import DataFolder
@@ -36,6 +37,7 @@ SPOOL = declare("import.spool")
 WRITE_BYTES = 1 << 20
 """Gathered before a thread writes them."""
 LINE_BYTES = 1 << 20
+CHUNK_BYTES = 256 << 10
 SAFE = re.compile(r"[^A-Za-z0-9._-]+")
 NAME_MAX = 100
 
@@ -93,6 +95,44 @@ class Transfers:
             async for event in self._run(name, folder, order):
                 yield event
 
+    async def export(self, name: str, asked: ExportAsked) -> Exported:
+        """Returns once it is known whether there will be a file. Raises Refused."""
+        entered = AsyncExitStack()
+        try:
+            staging = await entered.enter_async_context(self.staging())
+            told, status = os.pipe()
+            order = {
+                "data": str(self._data),
+                "name": name,
+                "collection": name,
+                "staging": str(staging),
+                "status": status,
+                "asked": asdict(asked),
+            }
+            try:
+                process = start_child("app.writing_file", keep=(status,), piped=True)
+            finally:
+                os.close(status)
+            entered.push_async_callback(_end, process)
+            heading = await self._heading(process, order, told)
+        except BaseException:
+            await entered.aclose()
+            raise
+        return Exported(heading["name"], heading["size"], _chunks(process, entered, name))
+
+    async def _heading(self, process: "subprocess.Popen[bytes]", order: dict[str, Any], told: int) -> dict[str, Any]:
+        assert process.stdin is not None
+        await asyncio.to_thread(_give, process.stdin, json.dumps(order).encode())
+        with os.fdopen(told, "rb") as pipe:
+            line = await asyncio.to_thread(pipe.readline)
+        if not line:
+            log.error("an export of %s ended before its time", order["name"])
+            raise errors.Unavailable("the file could not be written: the server's log says why")
+        heading: dict[str, Any] = json.loads(line)
+        if "refused" in heading:
+            raise refused_from(heading["refused"])
+        return heading
+
     def _order(self, name: str, folder: Path | None, staging: Path, mode: str) -> dict[str, Any]:
         uuid_ = None if folder is None else folder.name
         return {"data": str(self._data), "name": name, "uuid": uuid_, "staging": str(staging), "mode": mode}
@@ -128,6 +168,31 @@ class Transfers:
             settle_dead(self._data, name, folder)
         except (StorageError, OSError) as e:
             log.error("what an import into %s has staged stays until the next start: %s", name, e)
+
+
+async def _end(process: "subprocess.Popen[bytes]") -> None:
+    process.kill()  # nothing, where it has ended
+    await asyncio.to_thread(process.wait)
+
+
+async def _chunks(
+    process: "subprocess.Popen[bytes]", entered: AsyncExitStack, name: str
+) -> AsyncGenerator[bytes, None]:
+    """What the child writes. Closing it ends the child."""
+    async with entered:
+        assert process.stdout is not None
+        reader = asyncio.StreamReader(CHUNK_BYTES)
+        loop = asyncio.get_running_loop()
+        transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), process.stdout)
+        try:
+            while chunk := await reader.read(CHUNK_BYTES):
+                yield chunk
+        finally:
+            transport.close()
+        status = await asyncio.to_thread(process.wait)
+        if status:
+            log.error("an export of %s ended before its time: %s", name, exit_reason(status))
+            raise errors.Unavailable("the file could not be written to its end")
 
 
 async def _lines(process: "subprocess.Popen[bytes]", order: dict[str, Any]) -> AsyncIterator[bytes]:

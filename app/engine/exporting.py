@@ -1,0 +1,130 @@
+"""A collection on its way into a file: which file it is to be, and how its bytes get there in constant memory."""
+
+import os
+import tarfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from app.engine import errors
+from app.engine.errors import Fault
+from app.engine.sources import Collected
+from app.engine.translate import translated
+from seedvec.snapshot import Snapshot
+from storage.files.contract import BadFile, Outline, WriteOptions, Writer
+from storage.files.formats import FORMATS, Format
+from storage.files.sidecars import write_beside
+from storage.segment import require_room
+
+BATCH_BYTES = 8 << 20
+COPY_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """name: of the file. prepare: makes what cannot be written from front to back, beforehand; returns the file's size
+    where it is known then. give: writes the file to a descriptor. Both raise errors.Refused."""
+
+    name: str
+    prepare: Callable[[], int | None]
+    give: Callable[[int], None]
+
+
+def plan(snapshot: Snapshot, name: str, staging: Path, asked: dict[str, Any]) -> Plan:
+    """asked: `ExportAsked`'s fields. Raises errors.Invalid."""
+    fmt = FORMATS.get(asked["format"])
+    if fmt is None:
+        raise _invalid("format", f"there is no format {asked['format']!r}: it is one of {', '.join(FORMATS)}")
+    if snapshot.sparse and fmt.sparse == "no":
+        raise _invalid("format", f"{fmt.name} holds no sparse vectors: take {_some(lambda f: f.sparse != 'no')}")
+    if not snapshot.sparse and fmt.sparse == "only":
+        raise _invalid("format", f"{fmt.name} holds sparse vectors alone")
+    source = Collected(snapshot)
+    options = WriteOptions(asked["compression"])
+    outline = _outline(source.outline, fmt, asked["sidecars"])
+    beside = (outline.ids is not None and not fmt.holds_ids) or (outline.metadata and not fmt.holds_metadata)
+    file = name + (fmt.suffixes[0] if fmt.suffixes else "")
+    writes = _Writes(source, outline, fmt, options, beside)
+    if fmt.folder or beside:
+        return Plan(f"{name}.tar", lambda: writes.prepare(staging / "packed" / file), lambda fd: _tar(staging, fd))
+    if fmt.streams:
+        return Plan(file, writes.nothing, lambda fd: writes.write(Path(f"/proc/self/fd/{fd}")))
+    path = staging / "packed" / file
+    return Plan(file, lambda: writes.prepare(path), lambda fd: _copy(path, fd))
+
+
+def _outline(given: Outline, fmt: Format, sidecars: bool) -> Outline:
+    ids = given.ids if fmt.holds_ids or sidecars else None
+    metadata = given.metadata and (fmt.holds_metadata or sidecars)
+    return Outline(given.dimension, given.dtype, given.rows, given.sparse, ids, metadata)
+
+
+@dataclass(frozen=True, slots=True)
+class _Writes:
+    source: Collected
+    outline: Outline
+    fmt: Format
+    options: WriteOptions
+    beside: bool
+
+    def nothing(self) -> None:
+        return None
+
+    def prepare(self, path: Path) -> int | None:
+        width = self.source.outline.dimension * (2 if self.outline.dtype == "float16" else 4)
+        with translated("the export"):
+            path.parent.mkdir(parents=True)
+            if not self.outline.sparse:
+                require_room(path.parent, (self.outline.rows or 0) * width)
+            self.write(path)
+        return path.stat().st_size if path.is_file() and not self.beside else None
+
+    def write(self, path: Path) -> None:
+        try:
+            writer = self._open(path)
+        except ValueError as e:
+            raise _invalid("format", str(e)) from e
+        try:
+            for batch in self.source.batches(_batch_rows(self.outline)):
+                ids = batch.ids if self.outline.ids is not None else None
+                writer.write(batch._replace(ids=ids, metadata=batch.metadata if self.outline.metadata else None))
+            writer.finish()
+        except BaseException:
+            writer.abort()
+            raise
+
+    def _open(self, path: Path) -> Writer:
+        try:
+            if self.beside:
+                return write_beside(self.fmt, path, self.outline, self.options)
+            return self.fmt.write(path, self.outline, self.options)
+        except BadFile as e:
+            raise _invalid("format", e.detail) from e
+
+
+def _batch_rows(outline: Outline) -> int:
+    return max(1, min(50_000, BATCH_BYTES // (4 * outline.dimension if not outline.sparse else 1024)))
+
+
+def _invalid(where: str, message: str) -> errors.Invalid:
+    return errors.Invalid(f"{where}: {message}", [Fault(where, message)])
+
+
+def _some(which: Callable[[Format], bool]) -> str:
+    return ", ".join(f.name for f in FORMATS.values() if which(f)) or "none yet"
+
+
+def _copy(path: Path, fd: int) -> None:
+    with path.open("rb") as file:
+        while part := file.read(COPY_BYTES):
+            rest = memoryview(part)
+            while rest:
+                rest = rest[os.write(fd, rest) :]
+
+
+def _tar(staging: Path, fd: int) -> None:
+    """What was written under `packed`, under the names it has there."""
+    with os.fdopen(os.dup(fd), "wb") as out, tarfile.open(fileobj=out, mode="w|") as archive:
+        for path in sorted((staging / "packed").iterdir()):
+            archive.add(path, path.name)
