@@ -5,7 +5,7 @@ snapshot can be pickled: the other process gets the same rows from the files tha
 """
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, overload
 
@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seedvec.catalogue import Settings
+from seedvec.filters.parse import parse_value
+from seedvec.filters.row import compile_row, decode
 from seedvec.metadata import Metadata
 from seedvec.order import Order, Places
 from seedvec.part import Ids, Part, Vectors
@@ -114,9 +116,24 @@ class Snapshot:
 
     def vectors(self, rows: Selection = slice(None)) -> Vectors:
         """(n, d) in the collection's dtype; sparse where the collection is."""
-        if isinstance(rows, slice) and (view := self._view(rows, writable=False)) is not None:
-            return view
-        return self._gathered(self.places(rows))
+        view = self.view(rows) if isinstance(rows, slice) else None
+        return self._gathered(self.places(rows)) if view is None else view
+
+    def view(self, rows: slice, *, writable: bool = False) -> Vectors | None:
+        """The vectors of rows that lie evenly in one segment, without a copy; None: they do not.
+
+        writable (dense alone): what is written to them is this process's own, and stays until it ends."""
+        start, stop, step = rows.indices(len(self))
+        count = len(range(start, stop, step))
+        low, high = sorted((start, start + (count - 1) * step))
+        stretches = self._stretches(low, high + 1) if count else []
+        if len(stretches) != 1:
+            return None
+        part, begin, _ = stretches[0]
+        source = self.parts[part].writable if writable else self.parts[part].vectors
+        first = begin + start - low
+        last = first + count * step
+        return source[first : last if last >= 0 else None : step]
 
     def ids(self, rows: Selection = slice(None)) -> Ids:
         """(n,) int64, or a list of n str."""
@@ -139,17 +156,26 @@ class Snapshot:
             batch = slice(start, stop)
             yield RawRows(self.vectors(batch), self.ids(batch), self.metadata(batch))
             if (stop - forgotten) * width >= FORGET_BYTES or stop == len(self):
-                for part, begin, end in self._stretches(forgotten, stop):
-                    self.parts[part].forget(begin, end)
+                self.forget(forgotten, stop)
                 forgotten = stop
 
-    def keep(self, matches: Callable[[bytes | None], bool]) -> "Snapshot":
-        """The rows alone whose metadata matches."""
+    def where(self, filter: Mapping[str, Any]) -> "Snapshot":
+        """The rows alone that match a filter of docs/filters.md. Asks each item's metadata: some seconds for a million.
+
+        Raises FilterError."""
+        matches = compile_row(parse_value(dict(filter)))
         kept: list[Places] = []
         for start in range(0, len(self), BATCH_ROWS):
-            found = [matches(raw) for raw in self.metadata(slice(start, start + BATCH_ROWS))]
+            metadata = self.metadata(slice(start, start + BATCH_ROWS))
+            found = [matches(None if raw is None else decode(raw)) for raw in metadata]
             kept.append(np.flatnonzero(found) + start)
         return self.chosen(np.concatenate(kept) if kept else np.empty(0, np.int64))
+
+    def forget(self, start: int, stop: int) -> None:
+        """The vectors of these rows, having been read, no longer count as this process's memory; the page cache keeps
+        them as it sees fit."""
+        for part, begin, end in self._stretches(start, stop):
+            self.parts[part].forget(begin, end)
 
     def chosen(self, places: Places) -> "Snapshot":
         """The rows at these places alone, in that order."""
@@ -178,22 +204,6 @@ class Snapshot:
 
     def _stretches(self, start: int, stop: int) -> list[tuple[int, int, int]]:
         return self.order.stretches(start, stop) if start < stop else []
-
-    def _view(self, rows: slice, *, writable: bool) -> Vectors | None:
-        """Rows that lie evenly in one stretch of one part, without a copy; None: they do not."""
-        start, stop, step = rows.indices(len(self))
-        count = len(range(start, stop, step))
-        if count == 0:
-            return None
-        low, high = sorted((start, start + (count - 1) * step))
-        stretches = self.order.stretches(low, high + 1)
-        if len(stretches) > 1:
-            return _joined([self.parts[p].vectors[b:e] for p, b, e in stretches]) if step == 1 else None
-        part, begin, _ = stretches[0]
-        source = self.parts[part].writable if writable else self.parts[part].vectors
-        first = begin + (start - low)
-        last = first + count * step
-        return source[first : last if last >= 0 else None : step]
 
     def _gathered(self, places: Places) -> Vectors:
         part, rows = self.order.locate(places)
