@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index import distance, sparse_distance
-from index.contract import Vectors
+from index.contract import Index, Vectors
 from index.exact import Exact
 from index.sparse import SparseExact, SparseVectors
 from seedvec.sparse import SparseRows
@@ -15,6 +15,7 @@ Rows = NDArray[Any] | SparseRows
 """n of them: (n, d), or sparse."""
 Stored = Vectors | SparseVectors
 ExactSearch = Exact | SparseExact
+Searcher = Index | SparseExact
 
 
 def exact_search(stored: Stored) -> ExactSearch:

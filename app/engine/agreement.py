@@ -11,6 +11,8 @@ from index.memory import TooLittleMemory
 from index.parameters import check_params
 from storage import catalogue
 
+DENSE_DIMENSION_MAX = 65_536
+
 
 def from_stored(stored: catalogue.Settings) -> CollectionSettings:
     return CollectionSettings(
@@ -20,6 +22,7 @@ def from_stored(stored: catalogue.Settings) -> CollectionSettings:
         id_type=stored.id_type,  # type: ignore[arg-type]
         index=IndexSpec(**stored.index_spec),
         recall=stored.recall,
+        sparse=stored.sparse,
     )
 
 
@@ -32,6 +35,7 @@ def to_store(wanted: CollectionSettings) -> catalogue.Settings:
         wanted.recall,
         asdict(wanted.index),
         catalogue.now(),
+        wanted.sparse,
     )
 
 
@@ -42,8 +46,31 @@ def refuse_params(spec: IndexSpec, prefix: str) -> None:
         raise errors.OutOfRange(f"{faults[0].where}: {faults[0].message}", faults)
 
 
+def refuse_for_sparse(wanted: CollectionSettings) -> None:
+    """What a sparse collection cannot be; and what only such a one can."""
+    if not wanted.sparse:
+        if wanted.dimension > DENSE_DIMENSION_MAX:
+            message = f"above {DENSE_DIMENSION_MAX} only where the collection is sparse"
+            raise errors.OutOfRange(f"dimension: {message}", [Fault("dimension", message)])
+        return
+    if wanted.metric == "l2":
+        message = "sparse vectors are compared by dot or cosine alone"
+        raise errors.Invalid(f"metric: {message}", [Fault("metric", message)])
+    refuse_index(wanted.index, "index.")
+
+
+def refuse_index(spec: IndexSpec, prefix: str) -> None:
+    """Of a sparse collection. prefix: of the fields' names."""
+    if spec.kind not in ("auto", "flat"):
+        message = "no index is built for sparse vectors, which are searched exactly: choose auto or flat"
+        raise errors.Invalid(f"{prefix}kind: {message}", [Fault(f"{prefix}kind", message)])
+
+
 def refuse_misfit(spec: IndexSpec, settings: catalogue.Settings, live: int, grounds: Grounds) -> None:
     """What `refuse_params` cannot know: whether such an index can be had for the rows that are there."""
+    if settings.sparse:
+        refuse_index(spec, "")
+        return
     lists = spec.params.get("nlist", 0)
     if lists > live > 0:
         message = f"{lists} lists are more than the {live} rows there are: choose fewer, or leave it to the rows"
@@ -72,7 +99,7 @@ def _lack(spec: IndexSpec, settings: catalogue.Settings, rows: int, grounds: Gro
 def refuse_difference(name: str, there: CollectionSettings, wanted: CollectionSettings) -> None:
     """Creating again agrees or is refused. `id_type` "auto" agrees with what the first write made of it."""
     faults = []
-    for field in ("dimension", "metric", "dtype", "id_type", "index", "recall"):
+    for field in ("dimension", "sparse", "metric", "dtype", "id_type", "index", "recall"):
         have, want = getattr(there, field), getattr(wanted, field)
         if field == "id_type" and want == "auto":
             continue

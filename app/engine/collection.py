@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from app.engine import errors, intake
 from app.engine.files import SealedFile, write_sealed

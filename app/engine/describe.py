@@ -27,6 +27,7 @@ def describe(name: str, folder: Path, db: Database, grounds: Grounds) -> dict[st
     return {
         "name": name,
         "dimension": settings.dimension,
+        "sparse": settings.sparse,
         "metric": settings.metric,
         "dtype": settings.dtype,
         "id_type": settings.id_type,

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from index.distance import norms
+from index.stored import Rows, norms
 from storage import atomic
 from storage.hashing import hex16
 from storage.layout import SEGMENTS_NAME, segment_name
@@ -29,7 +29,7 @@ def write_sealed(
     *,
     keys_rel: NDArray[np.uint64],
     ids: Any,
-    vectors: NDArray[Any],
+    vectors: Rows,
     metric: str,
     base_key: int | None = None,
 ) -> SealedFile:

@@ -20,7 +20,7 @@ from app.engine.policy import Grounds, Spec
 from app.engine.segments import OpenSegment, open_one
 from app.engine.verifying import is_sound
 from index.build import Base, build, extendable
-from index.contract import IndexFileError
+from index.contract import IndexFileError, Vectors
 from index.load import load
 from index.memory import Budget
 from storage import atomic
@@ -77,6 +77,7 @@ def _places(rows: Rows, number: int, old_rows: int) -> NDArray[np.int64]:
 def _base(folder: Path, segment: OpenSegment, have: IndexRow, places: NDArray[np.int64]) -> Base | None:
     """None: its file is not what was written. The damage would be sealed in under a new checksum."""
     path = folder / SEGMENTS_NAME / have.file
+    assert isinstance(segment.vectors, Vectors)
     if not is_sound(folder, have):
         log.warning("index %s is damaged or gone: it is not extended but built anew", have.file)
         return None
@@ -101,6 +102,7 @@ def write_index(
     final = folder / index_name(segment.file, order.spec[0])
     tmp = atomic.temporary(final)
     vectors = open_one(worked.folder, segment).vectors
+    assert isinstance(vectors, Vectors), "no index is wanted of a sparse segment: `policy.wanted`"
     given = queries_for(worked.reader)
     hit(WRITE)
     meta = build(

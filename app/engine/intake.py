@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 
 from app.engine import errors
 from app.engine.errors import Fault
-from app.engine.types import Rows
-from index.distance import norms
+from app.engine.sparse_places import finite_rows, ordered, wrong_kind
+from app.engine.types import Rows, Vectors
+from index.stored import norms
+from seedvec.sparse import SparseRows
 from storage.catalogue import Settings
 from storage.writes import Batch
 
@@ -44,25 +46,31 @@ def check_rows(rows: Rows, settings: Settings) -> Batch:
     return Batch(vectors, ids, rows.metadata)
 
 
-def check_vectors(given: NDArray[Any], settings: Settings, at: Place) -> NDArray[Any]:
-    """given: (n, d) of any float dtype → (n, d) in the collection's dtype, C order."""
+def check_vectors(given: Vectors, settings: Settings, at: Place) -> Vectors:
+    """given: (n, d) of any float dtype → (n, d) in the collection's dtype, C order or sparse in order."""
+    _refuse_kind(given, settings, at)
     if given.shape[1] != settings.dimension:
         detail = f"vectors have {given.shape[1]} numbers, the collection wants {settings.dimension}"
         raise errors.DimensionMismatch(detail, [Fault(at(0), detail)], len(given))
+    vectors: Vectors
     with np.errstate(over="ignore"):
-        vectors = np.ascontiguousarray(given, settings.vector_dtype)
+        if isinstance(given, SparseRows):
+            vectors = ordered(given, at).astype(settings.vector_dtype)
+        else:
+            vectors = np.ascontiguousarray(given, settings.vector_dtype)
     # One NaN or infinity anywhere makes the row's norm one: the rows are read once. Not so in float16, whose fast
     # conversion makes a finite 65536 of an infinity.
     with np.errstate(over="ignore", invalid="ignore"):
         lengths = norms(vectors)
-    finite = vectors.dtype != np.float16 or bool(np.isfinite(vectors).all())
+    numbers = vectors.values if isinstance(vectors, SparseRows) else vectors
+    finite = numbers.dtype != np.float16 or bool(np.isfinite(numbers).all())
     if (
         finite
         and bool((lengths <= MAX_NORM).all())
         and (settings.metric != "cosine" or bool((lengths >= MIN_COSINE_NORM).all()))
     ):
         return vectors
-    bad = np.logical_not(np.isfinite(vectors).all(axis=1))
+    bad = np.logical_not(finite_rows(vectors))
     if bad.any():
         words = f"has a number that is not finite in {settings.dtype}"
         raise errors.NotFinite(f"a vector {words}: nothing was stored", *_faults(bad, at, words))
@@ -75,17 +83,29 @@ def check_vectors(given: NDArray[Any], settings: Settings, at: Place) -> NDArray
     raise errors.ZeroVector(detail, *_faults(lengths < MIN_COSINE_NORM, at, words))
 
 
+def _refuse_kind(given: Vectors, settings: Settings, at: Place) -> None:
+    if isinstance(given, SparseRows) != settings.sparse:
+        kind = "sparse" if settings.sparse else "dense"
+        raise wrong_kind(settings.sparse, [Fault(at(0), f"is not {kind}, the collection is")], len(given))
+
+
 def _faults(bad: NDArray[np.bool_], at: Place, words: str) -> tuple[list[Fault], int]:
     rows = np.flatnonzero(bad)
     return [Fault(at(int(i)), words) for i in rows[: errors.MAX_FAULTS]], len(rows)
 
 
-def check_query(given: NDArray[Any], settings: Settings, at: Place | None = None) -> NDArray[np.float32]:
+def check_query(given: Vectors, settings: Settings, at: Place | None = None) -> Vectors:
     """(q, d) as decoded → (q, d) float32, by the same rules as stored vectors. at: how errors name query i."""
     at = at or ((lambda i: "vector") if len(given) == 1 else (lambda i: f"vectors[{i}]"))
+    _refuse_kind(given, settings, at)
     if given.shape[1] != settings.dimension:
         detail = f"the query has {given.shape[1]} numbers, the collection's vectors have {settings.dimension}"
         raise errors.DimensionMismatch(detail, [Fault(at(0), detail)], len(given))
+    if isinstance(given, SparseRows):
+        with np.errstate(over="ignore"):
+            sparse = ordered(given, at).astype(np.float32)
+        _refuse_query(sparse, settings, at)
+        return sparse
     with np.errstate(over="ignore", invalid="ignore"):
         queries = np.ascontiguousarray(given, np.float32)
         squares = np.vecdot(queries, queries)
@@ -95,10 +115,15 @@ def check_query(given: NDArray[Any], settings: Settings, at: Place | None = None
     low, high = (squares.item(),) * 2 if len(squares) == 1 else (squares.min(), squares.max())
     if low >= least * 2 and high <= MAX_NORM**2 / 2:
         return queries
+    _refuse_query(queries, settings, at)
+    return queries
+
+
+def _refuse_query(queries: Vectors, settings: Settings, at: Place) -> None:
     lengths = norms(queries)
-    if not np.isfinite(queries).all():
+    bad = np.logical_not(finite_rows(queries))
+    if bad.any():
         words = "has a number that is not finite in float32"
-        bad = np.logical_not(np.isfinite(queries).all(axis=1))
         raise errors.NotFinite(f"a query {words}", *_faults(bad, at, words))
     if not bool((lengths <= MAX_NORM).all()):
         words = f"has a norm above {MAX_NORM:g}"
@@ -106,7 +131,6 @@ def check_query(given: NDArray[Any], settings: Settings, at: Place | None = None
     if settings.metric == "cosine" and not bool((lengths >= MIN_COSINE_NORM).all()):
         words = "has no direction (its norm is 0), which the cosine metric needs"
         raise errors.ZeroVector(f"a query {words}", *_faults(lengths < MIN_COSINE_NORM, at, words))
-    return queries
 
 
 def check_id_type(ids: Sequence[Any], id_type: str, at: Place) -> None:
@@ -147,4 +171,7 @@ def last_of_each(batch: Batch) -> Batch:
     last = {id_: i for i, id_ in enumerate(batch.ids)}
     rows = sorted(last.values())
     metadata = None if batch.metadata is None else [batch.metadata[i] for i in rows]
-    return Batch(np.ascontiguousarray(batch.vectors[rows]), [batch.ids[i] for i in rows], metadata)
+    kept = batch.vectors[rows]
+    if not isinstance(kept, SparseRows):
+        kept = np.ascontiguousarray(kept)
+    return Batch(kept, [batch.ids[i] for i in rows], metadata)

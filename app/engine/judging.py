@@ -14,6 +14,7 @@ from app.engine.types import Id
 from app.engine.view import View
 from index.contract import Metric
 from index.distance import distances
+from seedvec.sparse import SparseRows
 
 TRUTH_QUERIES = 32
 """In one matrix product: 1,000,000 × 128 take 50 ms, at three quarters of the pace of larger ones."""
@@ -97,6 +98,7 @@ class ByIds:
         known = set(wanted)
         others = [distance for id_, distance in zip(ids, far.tolist(), strict=True) if id_ not in known]
         rows = Places.of(self._view, [self._truth.places[id_] for id_ in missing]).vectors()
+        assert not isinstance(rows, SparseRows)
         away = distances(cast(Metric, self._view.settings.metric), self._queries.vectors[query], rows)
         as_far = (Counter(others) & Counter(away.tolist())).total()
         return (len(wanted) - len(missing) + as_far) / len(wanted)

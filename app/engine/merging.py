@@ -8,13 +8,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from app.engine.gathering import Lot, gathered
 from app.engine.segments import OpenSegment
+from app.engine.types import Vectors
 from seedvec.segment import StrIds
+from seedvec.sparse import INDEX_DTYPE, SparseRows
 from storage import atomic
 from storage.catalogue import SegmentRow, Settings
 from storage.hashing import hex16
 from storage.layout import SEGMENTS_NAME, segment_name
 from storage.segment import SegmentWriter
+from storage.segment_vectors import Nonzeros
 
 CHUNK_BYTES = 16 << 20
 
@@ -58,10 +62,11 @@ def write_merged(
     final = folder / SEGMENTS_NAME / segment_name(seq)
     tmp = atomic.temporary(final)
     n, base = len(rows.keys), int(rows.keys[0])
-    chunk = max(1, CHUNK_BYTES // (settings.dimension * settings.vector_dtype.itemsize))
+    nonzeros = _nonzeros(inputs, rows) if settings.sparse else None
+    chunk = _chunk_rows(settings, n, nonzeros)
     id_bytes = _id_bytes(inputs, rows) if settings.id_type == "str" else None
     s = settings
-    with SegmentWriter(tmp, n, s.dimension, s.vector_dtype, s.metric, id_bytes, base) as writer:
+    with SegmentWriter(tmp, n, s.dimension, s.vector_dtype, s.metric, id_bytes, base, nonzeros) as writer:
         for begin in range(0, n, chunk):
             part = slice(begin, min(begin + chunk, n))
             vectors, ids, norms = _gather(inputs, rows.sources[part], rows.rows[part], settings)
@@ -73,19 +78,38 @@ def write_merged(
     return SegmentRow(seq, final.name, n, base, span, written.bytes, hex16(written.xxh3))
 
 
+def _chunk_rows(settings: Settings, rows: int, nonzeros: Nonzeros | None) -> int:
+    """Rows of about CHUNK_BYTES."""
+    row_bytes = settings.dimension * settings.vector_dtype.itemsize
+    if nonzeros is not None:
+        row_bytes = nonzeros.stored * (INDEX_DTYPE.itemsize + settings.vector_dtype.itemsize) // rows
+    return max(1, CHUNK_BYTES // max(1, row_bytes))
+
+
+def _nonzeros(inputs: list[OpenSegment], rows: Rows) -> Nonzeros:
+    """Of the rows that are kept: how many numbers they have; terms that were those of dead rows alone go along."""
+    total, terms = 0, np.empty(0, np.int32)
+    for number, segment in enumerate(inputs):
+        vectors, postings = segment.file.vectors, segment.file.postings
+        assert isinstance(vectors, SparseRows) and postings is not None
+        total += int(vectors.lengths[rows.rows[rows.sources == number]].sum())
+        terms = np.union1d(terms, postings.terms)
+    return Nonzeros(total, terms)
+
+
 def _gather(
     inputs: list[OpenSegment], sources: NDArray[np.int32], rows: NDArray[np.int64], settings: Settings
-) -> tuple[NDArray[Any], Any, NDArray[np.float32]]:
-    vectors = np.empty((len(rows), settings.dimension), settings.vector_dtype)
+) -> tuple[Vectors, Any, NDArray[np.float32]]:
+    lots: list[Lot] = []
     norms = np.empty(len(rows), np.float32)
     ids: Any = np.empty(len(rows), np.int64 if settings.id_type == "int" else object)
     for number in np.unique(sources).tolist():
         here = np.flatnonzero(sources == number)
         segment = inputs[number]
-        vectors[here] = segment.vectors.rows[rows[here]]
-        norms[here] = segment.vectors.norms[rows[here]]
+        lots.append((segment.file.vectors, rows[here], here))
+        norms[here] = segment.file.norms[rows[here]]
         ids[here] = segment.file.ids_at(rows[here])
-    return vectors, ids if settings.id_type == "int" else ids.tolist(), norms
+    return gathered(settings, len(rows), lots), ids if settings.id_type == "int" else ids.tolist(), norms
 
 
 def _id_bytes(inputs: list[OpenSegment], rows: Rows) -> int:

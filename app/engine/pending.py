@@ -11,13 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.engine.fields import Documents, Kept
-from index.contract import Alive, Metric, Vectors
-from index.distance import norms
-from index.exact import Exact
+from app.engine.growing import Growing, GrowingDense, GrowingSparse
+from index.contract import Alive, Metric
+from index.stored import ExactSearch, Stored, exact_search
 from seedvec.filters.ast import Filter
 from storage.catalogue import PendingRows
-
-FIRST_CAPACITY = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,14 +27,14 @@ class Pending:
 
     keys: NDArray[np.int64]
     ids: list[Any]
-    exact: Exact
+    exact: ExactSearch
     alive: Alive | None
     documents: Documents | None
     first: int
     kept: Kept[Alive]
 
     @property
-    def vectors(self) -> Vectors:
+    def vectors(self) -> Stored:
         return self.exact.vectors
 
     @property
@@ -63,13 +61,11 @@ class Pending:
 
 
 class PendingBuffer:
-    def __init__(self, dimension: int, dtype: np.dtype[Any], metric: Metric) -> None:
-        self._metric = metric
-        self._n = 0
-        self._keys = np.empty(FIRST_CAPACITY, np.int64)
+    def __init__(self, dimension: int, dtype: np.dtype[Any], metric: Metric, sparse: bool = False) -> None:
+        self._grown = Growing(np.int64)
+        self._keys: NDArray[np.int64] = self._grown.present()
         self._ids: list[Any] = []
-        self._vectors = np.empty((FIRST_CAPACITY, dimension), dtype)
-        self._norms = np.empty(FIRST_CAPACITY, np.float32)
+        self._vectors = (GrowingSparse if sparse else GrowingDense)(dimension, dtype, metric)
         self._dead: set[int] = set()
         """Rows. A set: while rows pend, few of them die."""
         self._first = 0
@@ -80,47 +76,30 @@ class PendingBuffer:
         """Rows with a document, counted as `_first`."""
 
     def append(self, new: PendingRows) -> None:
-        n = len(new.keys)
-        if not n:
+        if not len(new.keys):
             return
-        self._grow(self._n + n)
-        part = slice(self._n, self._n + n)
-        self._keys[part] = new.keys
-        self._vectors[part] = new.vectors
-        self._norms[part] = norms(new.vectors)
+        self._grown.extend(new.keys)
+        self._keys = self._grown.present()
+        self._vectors.extend(new.vectors)
         self._ids.extend(new.ids)
-        self._n += n
-
-    def _grow(self, wanted: int) -> None:
-        capacity = len(self._keys)
-        if wanted <= capacity:
-            return
-        capacity = max(wanted, 2 * capacity)
-        for name in ("_keys", "_vectors", "_norms"):
-            old = getattr(self, name)
-            new = np.empty((capacity, *old.shape[1:]), old.dtype)
-            new[: self._n] = old[: self._n]
-            setattr(self, name, new)
 
     def bury(self, keys: NDArray[np.int64]) -> None:
-        mine = self._keys[: self._n]
+        mine = self._keys
         rows = np.searchsorted(mine, keys)
         for row, key in zip(rows.tolist(), keys.tolist(), strict=True):
-            if row < self._n and int(mine[row]) == key:
+            if row < len(self._keys) and int(mine[row]) == key:
                 self._dead.add(row)
 
     def drop_below(self, key: int) -> None:
         """Forgets the rows that have been sealed. Old views keep the old arrays."""
-        cut = int(np.searchsorted(self._keys[: self._n], key))
+        cut = int(np.searchsorted(self._keys, key))
         if not cut:
             return
-        rest = slice(cut, self._n)
-        self._keys = self._keys[rest].copy()
-        self._vectors = self._vectors[rest].copy()
-        self._norms = self._norms[rest].copy()
-        self._ids = self._ids[cut : self._n]
+        self._grown.drop(cut)
+        self._keys = self._grown.present()
+        self._vectors.drop(cut)
+        self._ids = self._ids[cut:]
         self._dead = {row - cut for row in self._dead if row >= cut}
-        self._n -= cut
         self._first += cut
         if self._documents is not None:
             self._documents = self._documents.from_(self._first)
@@ -130,11 +109,11 @@ class PendingBuffer:
 
         all_again: nothing is known any more."""
         known = 0 if all_again or self._documents is None else self._described - self._first
-        return np.concatenate((self._keys[max(0, known) : self._n], new))
+        return np.concatenate((self._keys[max(0, known) : len(self._keys)], new))
 
     def describe(self, documents: Sequence[bytes | None]) -> None:
         """documents: of what was `undescribed`, in that order."""
-        ends = self._first + self._n
+        ends = self._first + len(self._keys)
         self._documents = (self._documents or Documents()).and_(range(ends - len(documents), ends), documents)
         self._described = ends
 
@@ -150,15 +129,15 @@ class PendingBuffer:
         )
 
     def _find(self, key: int) -> int:
-        row = int(np.searchsorted(self._keys[: self._n], key))
-        return row if row < self._n and int(self._keys[row]) == key else -1
+        row = int(np.searchsorted(self._keys, key))
+        return row if row < len(self._keys) and int(self._keys[row]) == key else -1
 
     def view(self) -> Pending:
-        n = self._n
-        vectors = Vectors(self._vectors[:n], self._norms[:n], self._metric)
+        n = len(self._keys)
+        exact = exact_search(self._vectors.stored(self._ids))
         alive = None
         if self._dead:
             mask = np.ones(n, bool)
             mask[list(self._dead)] = False
             alive = Alive.of(mask)
-        return Pending(self._keys[:n], self._ids, Exact(vectors), alive, self._documents, self._first, Kept[Alive](n))
+        return Pending(self._keys, self._ids, exact, alive, self._documents, self._first, Kept[Alive](n))

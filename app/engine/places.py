@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from app.engine.gathering import gathered
+from app.engine.types import Vectors
 from app.engine.view import View
 
 Place = tuple[int | None, int]
@@ -60,14 +62,14 @@ class Places(NamedTuple):
         found = [self._keys(group) for group in self.groups]
         return self._spread(found)
 
-    def vectors(self) -> NDArray[Any]:
-        """(n, d) in the collection's dtype, bit for bit as stored."""
-        settings = self.view.settings
-        out = np.empty((self.n, settings.dimension), settings.vector_dtype)
-        for group in self.groups:
-            source = self.view.pending.vectors if group.part is None else self.view.parts[group.part].segment.vectors
-            out[slice(None) if group.at is None else group.at] = source.rows[group.rows]
-        return out
+    def vectors(self) -> Vectors:
+        """n in the collection's dtype, bit for bit as stored."""
+        return gathered(self.view.settings, self.n, ((self.source(g), g.rows, g.at) for g in self.groups))
+
+    def source(self, group: Group) -> Vectors:
+        if group.part is None:
+            return self.view.pending.vectors.rows
+        return self.view.parts[group.part].segment.vectors.rows
 
     def _ids(self, group: Group) -> list[Any]:
         if group.part is None:

@@ -9,9 +9,9 @@ from app.engine.search_params import Params, takes
 from app.engine.types import EXACTLY, CalibratedOn
 from app.engine.view import View
 from index.approximate import Approximate
-from index.contract import Alive, Index, Plan
-from index.exact import Exact
+from index.contract import Alive, Plan
 from index.planning import choose
+from index.stored import ExactSearch, Searcher
 
 MAX_DROPPED_SHARE = 0.05
 """Above it the calibration speaks of another collection: no recall is claimed."""
@@ -27,8 +27,8 @@ class Step:
     it is exact; reach: (k', how far the k'-th neighbours of queries lay that this was measured with), where known."""
 
     part: int | None
-    index: Index
-    exact: Exact
+    index: Searcher
+    exact: ExactSearch
     plan: Plan
     alive: Alive | None
     given: bool
@@ -64,8 +64,8 @@ class _Part:
     """Rows that are to be searched. live: how many, of so many rows."""
 
     number: int | None
-    index: Index
-    exact: Exact
+    index: Searcher
+    exact: ExactSearch
     alive: Alive | None
     live: int
     rows: int

@@ -81,7 +81,8 @@ def wanted(settings: Settings, rows: int, grounds: Grounds, kind: str | None = N
     kind: instead of what `auto` would choose. Raises TooLittleMemory where it would not fit."""
     spec_kind: IndexKind = settings.index_spec["kind"]
     params: dict[str, int] = settings.index_spec["params"]
-    if spec_kind == "flat" or (spec_kind != "auto" and rows < grounds.index_min_rows):
+    # No index is built for sparse vectors: their postings stand in the segment itself.
+    if settings.sparse or spec_kind == "flat" or (spec_kind != "auto" and rows < grounds.index_min_rows):
         return None
     metric: Metric = settings.metric  # type: ignore[assignment]
     budget = Budget(grounds.memory_bytes, grounds.workers)

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from app.engine import errors, intake, planning, search, search_params
 from app.engine.collection import Collection
@@ -22,10 +21,10 @@ from app.engine.matching import Matching, Undescribed, Unusable, is_kept, matchi
 from app.engine.places import Place, Places, locate
 from app.engine.types import Asked, Hits, Id, Include, Items, Page, SearchAnswer, Vectors
 from app.engine.view import View
-from seedvec.sparse import SparseRows
 from index.contract import Alive
 from seedvec.filters.ast import Filter
 from seedvec.filters.row import compile_row, decode
+from seedvec.sparse import SparseRows
 
 LOOP_US = 2_000.0
 """Searches cheaper than this run inside the event loop: handing them to a thread costs more than they do."""

@@ -21,6 +21,7 @@ from app.engine.types import Id, RecallAnswer, RecallAsked
 from app.engine.view import View
 from index.calibration import Calibration
 from index.recalibration import FEWEST, distinct
+from seedvec.sparse import SparseRows
 from storage.queries import read_sample
 
 MAX_WAITING = 4
@@ -58,6 +59,10 @@ class Measuring:
 
 async def measure_recall(c: Collection, asked: RecallAsked, measuring: Measuring) -> RecallAnswer:
     """On one view from beginning to end. Raises Invalid's family, Conflict, Unavailable."""
+    if c.follower.sparse:
+        raise errors.Conflict(
+            f"collection {c.name} is sparse and always searched exactly: its recall is 1, there is nothing to measure"
+        )
     keys = None if asked.truth is None else await _keys_of(c, asked.truth)
     # The keys may be of this very moment: the view must not be older.
     view, left = await reading.look(c, asked.filter, again=keys is not None)
@@ -68,6 +73,7 @@ async def measure_recall(c: Collection, asked: RecallAsked, measuring: Measuring
         _check_lengths(asked.truth, min(max(asked.ks), left.count))
         truth = Truth(asked.truth, await asyncio.to_thread(_places, view, asked.truth, keys))
     prepared = None if asked.queries is None else intake.check_query(asked.queries, view.settings, asked.place.format)
+    assert not isinstance(prepared, SparseRows)
     to_calibrate = await _to_calibrate_on(c, prepared) if asked.calibrate else None
     queries = Queries(prepared, "given") if prepared is not None else await _sampled(c, view, left, asked.sample)
     plans: dict[tuple[int, float], SearchPlan] = {}
@@ -96,7 +102,9 @@ async def _sampled(c: Collection, view: View, left: Matching, n: int) -> Queries
         raise errors.Conflict("one item is left, which cannot be its own neighbour: give queries to measure with")
     places = await asyncio.to_thread(stored, view, n)
     there = Places.of(view, places)
-    return Queries(there.vectors().astype(np.float32), "data", places, there.ids())
+    vectors = there.vectors()
+    assert not isinstance(vectors, SparseRows)
+    return Queries(vectors.astype(np.float32), "data", places, there.ids())
 
 
 async def _kept(c: Collection) -> NDArray[np.float32]:

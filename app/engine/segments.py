@@ -10,13 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.engine.fields import Fields, Kept
+from app.engine.first_ids import of_segment
 from index.approximate import Approximate
 from index.calibration import Calibration
 from index.contract import Alive, Index, IndexFileError, Metric, Vectors
-from index.exact import Exact
 from index.load import load
+from index.sparse import SparseVectors
+from index.stored import ExactSearch, Stored, exact_search
 from seedvec.filters.ast import Filter
 from seedvec.segment import Segment, open_segment
+from seedvec.sparse import SparseRows
 from storage.catalogue import SegmentRow
 from storage.layout import SEGMENTS_NAME
 
@@ -29,8 +32,8 @@ class OpenSegment:
 
     row: SegmentRow
     file: Segment
-    vectors: Vectors
-    exact: Exact
+    vectors: Stored
+    exact: ExactSearch
     index: Index | None
 
     def find(self, key: int) -> int:
@@ -72,13 +75,20 @@ def open_one(folder: Path, row: SegmentRow, *, scattered: bool = False) -> OpenS
     file = open_segment(folder / SEGMENTS_NAME / row.file)
     if scattered:
         file.advise(willneed=False)
-    vectors = Vectors(file.vectors, file.norms, cast(Metric, file.metric), file.read_ahead if scattered else None)
-    return OpenSegment(row, file, vectors, Exact(vectors), None)
+    vectors = stored(file, scattered)
+    return OpenSegment(row, file, vectors, exact_search(vectors), None)
 
 
-def load_index(folder: Path, row: SegmentRow, vectors: Vectors) -> Approximate | None:
+def stored(file: Segment, scattered: bool = False) -> Stored:
+    metric = cast(Metric, file.metric)
+    if isinstance(file.vectors, SparseRows):
+        return SparseVectors(file.vectors, metric, of_segment(file), file.postings)
+    return Vectors(file.vectors, file.norms, metric, file.read_ahead if scattered else None)
+
+
+def load_index(folder: Path, row: SegmentRow, vectors: Stored) -> Approximate | None:
     """The segment's index, or None where it cannot be had: then the search is exact until it is built anew."""
-    if row.index is None:
+    if row.index is None or isinstance(vectors, SparseVectors):
         return None
     try:
         return load(folder / SEGMENTS_NAME / row.index.file, row.index.meta, vectors)

@@ -86,7 +86,8 @@ class Follower:
             settings = catalogue.read_settings(self.db)
         metric = cast(Metric, settings.metric)
         self.dimension = settings.dimension
-        self._buffer = PendingBuffer(settings.dimension, settings.vector_dtype, metric)
+        self.sparse = settings.sparse
+        self._buffer = PendingBuffer(settings.dimension, settings.vector_dtype, metric, settings.sparse)
         self._view: View | None = None
 
     def view(self) -> View:
