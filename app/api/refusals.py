@@ -34,7 +34,7 @@ class RateLimited(Unavailable):
 
     code = "rate-limited"
 
-    def __init__(self, detail: str, retry_after_s: int) -> None:
+    def __init__(self, detail: str, retry_after_s: int = 1) -> None:
         super().__init__(detail)
         self.retry_after_s = retry_after_s
 

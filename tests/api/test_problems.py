@@ -17,8 +17,11 @@ from app.engine.errors import Fault, Refused
 
 EXPECTED = {
     400: {"malformed-body", "malformed-request"},
+    401: {"unauthorized"},
+    403: {"forbidden"},
     404: {"not-found", "collection-not-found", "id-not-found"},
     405: {"method-not-allowed"},
+    408: {"request-timeout"},
     409: {"conflict", "id-exists", "settings-differ"},
     413: {"too-large"},
     415: {"unsupported-media-type"},
@@ -34,9 +37,10 @@ EXPECTED = {
         "out-of-range",
         "idempotency-mismatch",
     },
-    429: {"too-many-pending"},
+    429: {"too-many-pending", "rate-limited"},
     500: {"internal-error"},
-    503: {"unavailable", "not-ready", "collection-closed", "outcome-unknown"},
+    503: {"unavailable", "not-ready", "collection-closed", "outcome-unknown", "overloaded"},
+    504: {"deadline-exceeded"},
     507: {"disk-full", "insufficient-memory"},
 }
 
