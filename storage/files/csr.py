@@ -51,18 +51,8 @@ class Csr:
         """Raises BadFile, with the row where it is one row's fault."""
         ends = self._ends(start, stop)[: stop - start + 1]
         first, last = int(ends[0]), int(ends[-1])
-        indices = self._indices(first, last)
-        values = np.ones(last - first, np.float32) if self._values is None else self._values(first, last)
-        d = self.outline.dimension
-        wrong = (indices < 0) | (indices >= d)
-        if wrong.any():
-            at = int(np.argmax(wrong))
-            row = start + int(np.searchsorted(ends, first + at, "right")) - 1
-            raise BadFile(f"a column of {int(indices[at])}, the matrix has {d}", row)
-        with np.errstate(over="ignore"):  # Too large for float32 becomes infinite, which is refused where it is stored.
-            return canonical(
-                ends - first, indices.astype(np.int64, copy=False), values.astype(np.float32, copy=False), d
-            )
+        values = None if self._values is None else self._values(first, last)
+        return of_counts(np.diff(ends), self._indices(first, last), values, self.outline.dimension, start)
 
     def _ends(self, start: int, stop: int) -> NDArray[np.int64]:
         if self._seen is not None and self._seen[0] == start and len(self._seen[1]) > stop - start:
@@ -96,21 +86,20 @@ def canonical(indptr: NDArray[np.int64], indices: NDArray[np.int64], values: NDA
     return Sparse(np.concatenate([[0], np.cumsum(counts)]), kept % d, summed)
 
 
-def of_lists(lists: list[NDArray[Any]], values: list[NDArray[Any]] | None, d: int, first: int) -> Sparse:
-    """Of the columns that are not zero in each row, and their values; ones where there are none. first: the number of
-    the first row. Raises BadFile with the row."""
-    for row, columns in enumerate(lists, first):
-        if len(columns) and not 0 <= int(columns.min()) <= int(columns.max()) < d:
-            raise BadFile(f"a column beyond the {d} there are", row)
-        if values is not None and len(values[row - first]) != len(columns):
-            raise BadFile(f"{len(columns)} indices and {len(values[row - first])} values", row)
-    indptr = np.concatenate([[0], np.cumsum([len(columns) for columns in lists], dtype=np.int64)]).astype(np.int64)
-    indices = np.concatenate([*lists, np.empty(0, np.int64)]).astype(np.int64)
-    numbers = np.ones(len(indices), np.float32)
-    if values is not None:
-        with np.errstate(over="ignore"):
-            numbers = np.concatenate([*values, np.empty(0, np.float32)]).astype(np.float32)
-    return canonical(indptr, indices, numbers, d)
+def of_counts(
+    counts: NDArray[np.int64], indices: NDArray[Any], values: NDArray[Any] | None, d: int, first: int
+) -> Sparse:
+    """Of rows of so many indices each, all one behind the other; values None: ones. first: the number of the first
+    row. Raises BadFile with the row."""
+    indptr = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts, dtype=np.int64)])
+    wrong = (indices < 0) | (indices >= d)
+    if wrong.any():
+        at = int(np.argmax(wrong))
+        row = first + int(np.searchsorted(indptr, at, "right")) - 1
+        raise BadFile(f"a column of {int(indices[at])}, and there are {d}", row)
+    with np.errstate(over="ignore"):  # Too large for float32 becomes infinite, which is refused where it is stored.
+        numbers = np.ones(len(indices), np.float32) if values is None else values.astype(np.float32, copy=False)
+    return canonical(indptr, indices.astype(np.int64, copy=False), numbers, d)
 
 
 def _stored_as(dtype: str) -> Any:

@@ -59,6 +59,16 @@ FORMATS: dict[str, Format] = {
         Format("tensorblob", "tensorblob_folder", (".blob", ".tensorblob"), folder=True),
         Format("hdf5", "hdf5", (".h5", ".hdf5", ".he5"), holds_ids=True, holds_metadata=True, sparse="too"),
         Format("ann", "hdf5", holds_ids=True, holds_metadata=True),
+        Format("parquet", "arrow", (".parquet", ".pq"), holds_ids=True, holds_metadata=True, sparse="too", streams=True),
+        Format(
+            "arrow",
+            "arrow",
+            (".arrow", ".feather", ".ipc", ".arrows"),
+            holds_ids=True,
+            holds_metadata=True,
+            sparse="too",
+            streams=True,
+        ),
     )
 }
 """By name, as `format=` takes it."""

@@ -115,7 +115,9 @@ def _lists(file: Hdf5, path: str, asked: tuple[int, ...] | None) -> SparseRows:
     outline = Outline(dimension, "float32", lists.count, sparse=True)
 
     def take(start: int, stop: int) -> Sparse:
-        return csr.of_lists(lists.take(start, stop), None, dimension, start)
+        found = lists.take(start, stop)
+        counts = np.array([len(columns) for columns in found], np.int64)
+        return csr.of_counts(counts, np.concatenate([*found, np.empty(0, np.int64)]), None, dimension, start)
 
     # No list is longer than DIMENSION_MAX: so few fit into what a batch may hold, however long.
     most = max(1, csr.NUMBERS_MAX // DIMENSION_MAX)

@@ -5,14 +5,15 @@ storage and virtual datasets. So a path is walked link by link and must be of ha
 its bytes in the file itself.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
 import h5py
 
+from storage.files import foreign
 from storage.files.contract import BadFile
 from storage.files.source import Part, open_file
 
@@ -20,18 +21,7 @@ NAMES_MAX: Final = 1_000
 """How many names of a group are looked at: a file can have any number."""
 
 
-@contextmanager
-def told(what: str) -> Iterator[None]:
-    """h5py raises OSError, KeyError, RuntimeError, ValueError, TypeError, … on damaged headers: all are BadFile."""
-    try:
-        yield
-    except BadFile:
-        raise
-    except MemoryError:
-        raise BadFile(f"{what}: HDF5 asks for more memory than there is") from None
-    except Exception as e:
-        said = str(e).splitlines()[0] if str(e) else type(e).__name__
-        raise BadFile(f"{what}: HDF5 cannot read it: {said}") from e
+told = partial(foreign.told, "HDF5")
 
 
 class Hdf5:
