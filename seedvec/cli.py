@@ -5,7 +5,7 @@ import os
 import sys
 from pathlib import Path
 
-from seedvec import __version__
+from seedvec import __version__, snapshot_command
 from seedvec.client import Client, default_url
 from seedvec.errors import SeedvecError
 
@@ -16,6 +16,8 @@ SERVER_COMMANDS = {
     "info": "say what a data folder or file holds",
 }
 BENCH = "bench"
+OFFLINE = "app.snapshot_command"
+"""Snapshots of a data folder that no server has in use. Not of `app.cli`: the supervisor would carry what it loads."""
 HEALTH_TIMEOUT_S = 5.0
 
 
@@ -24,6 +26,9 @@ def main() -> int:
     arguments = sys.argv[1:]
     if arguments and arguments[0] in SERVER_COMMANDS:
         return _hand_over(arguments)
+    if arguments and arguments[0] in snapshot_command.COMMANDS:
+        offline = snapshot_command.parse(arguments).data is not None
+        return _hand_over(arguments, OFFLINE) if offline else snapshot_command.main(arguments)
     if arguments and arguments[0] == BENCH:
         # A process of its own, in this one's place: a health check must not load what draws.
         os.execv(sys.executable, [sys.executable, "-m", "seedvec.bench", *arguments[1:]])
@@ -37,6 +42,8 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     for name, about in SERVER_COMMANDS.items():
         commands.add_parser(name, help=f"{about} (`seedvec {name} --help`)", add_help=False)
+    for name, about in snapshot_command.COMMANDS.items():
+        commands.add_parser(name, help=f"{about} (`seedvec {name} --help`)", add_help=False)
     about = "measure recall and speed of a collection's searches over HTTP"
     commands.add_parser(BENCH, help=f"{about} (`seedvec {BENCH} --help`)", add_help=False)
     health = commands.add_parser("health", help="exit status 0 where a server can serve, else 1")
@@ -44,8 +51,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _hand_over(arguments: list[str]) -> int:
-    """Become `python -m app.cli`, so that signals reach the server itself."""
+def _hand_over(arguments: list[str], module: str = "app.cli") -> int:
+    """Become `python -m app.cli`, or another module, so that signals reach the server itself."""
     root = Path(__file__).resolve().parent.parent
     # Looked for by path, not by name: an `app` elsewhere on the path is somebody else's.
     if not (root / "app" / "supervisor.py").is_file():
@@ -56,7 +63,7 @@ def _hand_over(arguments: list[str]) -> int:
         return 2
     paths = [str(root), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
-    os.execve(sys.executable, [sys.executable, "-m", "app.cli", *arguments], environment)
+    os.execve(sys.executable, [sys.executable, "-m", module, *arguments], environment)
 
 
 def _health(url: str) -> int:

@@ -116,8 +116,8 @@ class Snapshots:
     async def restore(self, name: str, collections: list[str] | None, as_: str | None, replace: bool) -> dict[str, Any]:
         self._require_room()
         row, folder, whole = await self._in_registry(partial(_read, name))
-        wanted = _wanted(name, whole, collections, as_)
-        await self._in_registry(lambda registry: _require_names(registry, list(wanted), replace))
+        wanted = wanted_of(name, whole, collections, as_)
+        await self._in_registry(lambda registry: require_names(registry, list(wanted), replace))
         root = await self._judged(folder, wanted, trusted=not row.uploaded)
         try:
             names = await self._in_registry(lambda registry: snapshots.restore(registry, root, replace))
@@ -204,7 +204,7 @@ def _read(name: str, registry: Registry) -> tuple[SnapshotRow, Path, Manifest]:
         raise errors.BadSnapshot(f"snapshot {name} is not sound: {e}") from e
 
 
-def _wanted(name: str, whole: Manifest, collections: list[str] | None, as_: str | None) -> dict[str, str]:
+def wanted_of(name: str, whole: Manifest, collections: list[str] | None, as_: str | None) -> dict[str, str]:
     """New name → name in the snapshot. Raises Invalid's family."""
     there = [content.name for content in whole.collections]
     for i, collection in enumerate(collections or []):
@@ -220,7 +220,7 @@ def _wanted(name: str, whole: Manifest, collections: list[str] | None, as_: str 
     return {as_: chosen[0]}
 
 
-def _require_names(registry: Registry, names: list[str], replace: bool) -> None:
+def require_names(registry: Registry, names: list[str], replace: bool) -> None:
     """Raises NameTaken, before any work is done for nothing. It is the transaction that counts."""
     there, aliases = registry.read_names()
     taken = set(aliases) | (set() if replace else {entry.name for entry in there})
