@@ -13,12 +13,14 @@ from app.api.encode import items_value, json_response, npy_response
 from app.api.filter_in import EVERYTHING, filter_in
 from app.api.ids import check_id_count, check_ids, shown
 from app.api.json_in import decode
-from app.api.refusals import at_most
+from app.api.refusals import at_most, one
 from app.api.resource import Call, Operation, Resource
 from app.api.schemas import CountBody, FetchBody, ListBody, ListQuery
-from app.engine.errors import IdNotFound
+from app.api.seen import note
+from app.engine.errors import IdNotFound, Invalid
 from app.engine.types import Engine, Items
 from seedvec.filters.ast import Filter
+from seedvec.sparse import SparseRows
 
 T = TypeVar("T")
 B = TypeVar("B", ListBody, CountBody)
@@ -49,6 +51,8 @@ async def get_one(call: Call) -> Response:
     bare = call.accepts(NPY)
     include = frozenset({"vector"}) if bare else frozenset({"vector", "metadata"})
     items, missing = await call.engine.fetch(call.name, [id], include)
+    if bare and isinstance(items.vectors, SparseRows):
+        raise one(Invalid, "Accept", f"{NPY} holds dense arrays, the collection is sparse: ask for JSON")
     if missing:
         raise IdNotFound(f"there is no item {shown(id) if isinstance(id, str) else id}")
     if bare and items.vectors is not None:
@@ -85,6 +89,7 @@ async def count(call: Call) -> Response:
     call.settings()
     _, body = await call.body()
     _, wanted = await off_loop_if_large(len(body), lambda: _with_filter(_COUNT, body))
+    note(call.scope, call.name, wanted)
     return json_response({"count": await call.engine.count(call.name, wanted or EVERYTHING)})
 
 
@@ -96,6 +101,7 @@ def _with_filter(decoder: Decoder[B], body: bytes | bytearray) -> tuple[B, Filte
 
 async def _list(call: Call, given: ListBody | ListQuery, wanted: Filter | None) -> Response:
     at_most("limit", given.limit, limits.current.list_max)
+    note(call.scope, call.name, wanted, limit=given.limit)
     page = await call.engine.list(call.name, given.limit, given.cursor, frozenset(given.include), wanted)
     return await _large(page.items, lambda: json_response({"items": items_value(page.items), "next": page.next}))
 

@@ -144,7 +144,7 @@ class _Layout:
 
 
 FAMILIES: "Final[list[Family[Any]]]" = []
-"""In the order of /metrics and of its page."""
+"""In the order in which they are declared."""
 
 
 def counter(name: str, help: str, *labels: str) -> Family[Counter]:

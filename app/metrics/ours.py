@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from app.metrics.kinds import counter, gauge, histogram, looked_up, summary
+from app.metrics.kinds import FAMILIES, counter, gauge, histogram, looked_up, summary
 
 REQUEST_S: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 STAGE_S: Final = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 0.01, 0.03, 0.1, 0.3, 1.0)
@@ -150,3 +150,6 @@ REQUEST_SECONDS: Final = histogram(
     "method",
     "route",
 )
+
+ALL: Final = tuple(FAMILIES)
+"""In the order of /metrics and of its page."""

@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from app.metrics.kinds import FAMILIES, Family, Histogram, Labels, Series
+from app.metrics.kinds import Family, Histogram, Labels, Series
+from app.metrics.ours import ALL
 from app.metrics.shared import Row
 
 MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -15,7 +16,7 @@ LookedUp = Mapping[str, Values]
 def exposition(rows: Sequence[Row], looked_up: LookedUp) -> str:
     """Series with labels are there from their first count on. Takes some 2 ms for a server in use."""
     lines: list[str] = []
-    for family in FAMILIES:
+    for family in ALL:
         lines += [f"# HELP {family.name} {family.help}", f"# TYPE {family.name} {family.type}"]
         for values, number in looked_up.get(family.name, {}).items():
             lines.append(f"{family.name}{_labels(family.labels, values)} {_number(number)}")
