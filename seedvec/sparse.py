@@ -24,7 +24,7 @@ class SparseRows:
     """
 
     indptr: NDArray[np.int64]
-    indices: NDArray[np.int32]
+    indices: NDArray[Any]
     values: NDArray[Any]
     dimension: int
 

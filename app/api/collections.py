@@ -11,12 +11,23 @@ from starlette.responses import Response
 from app.api import examples
 from app.api.encode import json_response
 from app.api.ids import check_name, check_new_name
-from app.api.limits import DIMENSION_MAX, DIMENSION_MIN, RECALL_MAX, RECALL_MIN, WAIT_S_DEFAULT, WAIT_S_MAX
+from app.api.limits import DIMENSION_MIN, RECALL_MAX, RECALL_MIN, WAIT_S_DEFAULT, WAIT_S_MAX
 from app.api.openapi import answer, problems
 from app.api.rights import key_of, needs
 from app.api.strict_route import StrictRoute
 from app.engine.errors import Refused
-from app.engine.types import DEFAULT_RECALL, CollectionSettings, Dtype, Engine, IdType, IndexKind, IndexSpec, Metric
+from app.engine.types import (
+    DEFAULT_RECALL,
+    DIMENSION_MAX,
+    SPARSE_DIMENSION_MAX,
+    CollectionSettings,
+    Dtype,
+    Engine,
+    IdType,
+    IndexKind,
+    IndexSpec,
+    Metric,
+)
 
 Name = Annotated[str, Path(description="the collection's name", examples=[examples.COLLECTION])]
 Recall = Annotated[float, Field(ge=RECALL_MIN, le=RECALL_MAX, allow_inf_nan=False)]
@@ -41,7 +52,13 @@ class IndexBody(Strict):
 
 
 class CreateBody(Strict):
-    dimension: int = Field(ge=DIMENSION_MIN, le=DIMENSION_MAX)
+    dimension: int = Field(
+        ge=DIMENSION_MIN, le=SPARSE_DIMENSION_MAX, description=f"up to {DIMENSION_MAX}, more where it is sparse"
+    )
+    sparse: bool = Field(
+        default=False,
+        description="vectors are `{indices, values}`, stored so and searched exactly, by cosine or dot, without index",
+    )
     metric: Metric = "cosine"
     dtype: Dtype = "float32"
     id_type: IdType = "auto"

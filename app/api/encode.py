@@ -4,6 +4,8 @@ Vectors go out as the shortest decimals that read back to the same float32, meta
 """
 
 import io
+from collections.abc import Iterable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -16,7 +18,8 @@ from app.api.limits import NPZ_ID_BYTES_MAX
 from app.api.npy import dump
 from app.api.refusals import one
 from app.engine.errors import OutOfRange
-from app.engine.types import Hits, IdType, Items, SearchAnswer
+from app.engine.types import Hits, IdType, Items, SearchAnswer, Vectors
+from seedvec.sparse import SparseRows
 
 _NULL = orjson.Fragment(b"null")
 
@@ -31,6 +34,17 @@ def printable(vectors: NDArray[Any]) -> NDArray[Any]:
     if vectors.dtype == np.float16:
         vectors = vectors.astype(np.float32)
     return np.ascontiguousarray(vectors)
+
+
+def _vectors(vectors: Vectors) -> Iterable[Any]:
+    """Each as it is printed."""
+    if not isinstance(vectors, SparseRows):
+        return printable(vectors)
+    values = printable(vectors.values)
+    return (
+        {"indices": vectors.indices[start:end], "values": values[start:end]}
+        for start, end in pairwise(vectors.indptr.tolist())
+    )
 
 
 def items_value(items: Items) -> list[dict[str, Any]]:
@@ -51,7 +65,7 @@ def _hits_value(hits: Hits) -> dict[str, Any]:
 
 def _attach(out: list[dict[str, Any]], items: Items) -> None:
     if items.vectors is not None:
-        for entry, vector in zip(out, printable(items.vectors), strict=True):
+        for entry, vector in zip(out, _vectors(items.vectors), strict=True):
             entry["vector"] = vector
     if items.metadata is not None:
         for entry, text in zip(out, items.metadata, strict=True):

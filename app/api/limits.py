@@ -6,6 +6,8 @@ Those that only say how much one request may be are settings, in `current`; the 
 import re
 
 from app.engine.filters.parse import MAX_DEPTH, MAX_NODES, MAX_VALUES
+from app.engine.sparse_places import NUMBERS_MAX
+from app.engine.types import DIMENSION_MAX, SPARSE_DIMENSION_MAX
 from app.settings import Settings
 
 current = Settings()
@@ -16,7 +18,7 @@ LIST_MIN, LIST_DEFAULT = 1, 100
 SMALL_BODY_BYTES = 64 * 2**10
 """Bodies up to this are decoded on the event loop: handing them to a thread would cost more."""
 
-DIMENSION_MIN, DIMENSION_MAX = 1, 65_536
+DIMENSION_MIN = 1
 METADATA_BYTES_MAX = 64 * 2**10
 METADATA_DEPTH_MAX = 16
 
@@ -70,6 +72,8 @@ def shown() -> dict[str, float]:
         "json_body_bytes_max": current.json_body_bytes,
         "npy_body_bytes_max": current.npy_body_bytes,
         "dimension_max": DIMENSION_MAX,
+        "sparse_dimension_max": SPARSE_DIMENSION_MAX,
+        "sparse_numbers_max": NUMBERS_MAX,
         "metadata_bytes_max": METADATA_BYTES_MAX,
         "metadata_depth_max": METADATA_DEPTH_MAX,
         "id_bytes_max": ID_BYTES_MAX,

@@ -51,11 +51,11 @@ async def get_one(call: Call) -> Response:
     bare = call.accepts(NPY)
     include = frozenset({"vector"}) if bare else frozenset({"vector", "metadata"})
     items, missing = await call.engine.fetch(call.name, [id], include)
-    if bare and isinstance(items.vectors, SparseRows):
-        raise one(Invalid, "Accept", f"{NPY} holds dense arrays, the collection is sparse: ask for JSON")
     if missing:
         raise IdNotFound(f"there is no item {shown(id) if isinstance(id, str) else id}")
     if bare and items.vectors is not None:
+        if isinstance(items.vectors, SparseRows):
+            raise one(Invalid, "Accept", f"{NPY} holds dense arrays, the collection is sparse: ask for JSON")
         return npy_response(items.vectors[0])
     return json_response(items_value(items)[0])
 

@@ -20,7 +20,8 @@ from app.api.limits import (
 )
 from app.api.refusals import at_most, many, one
 from app.api.schemas import BodyFilter, K, QueryFilter, Recall, Vector
-from app.api.vectors_in import check_columns, matrix
+from app.api.sparse_in import refuse_arrays, rows
+from app.api.vectors_in import check_columns
 from app.engine.errors import MAX_FAULTS, Fault, Invalid, OutOfRange
 from app.engine.types import CollectionSettings, Id, RecallAsked
 
@@ -87,12 +88,13 @@ def parse(
     if given.sample is not UNSET:
         raise one(Invalid, "sample", "is taken where no queries are given: leave out one of the two")
     _check_volume(len(given.queries), ks, limits.current.queries_json_max, "queries")
-    queries = matrix(given.queries, settings.dimension, "queries[{}]")
+    queries = rows(given.queries, settings, "queries[{}]")
     truth = None if given.truth is UNSET else _truth(given.truth, len(queries), max(ks), settings)
     return RecallAsked(ks, _recalls(given.recall), queries, 0, truth, filter, given.calibrate)
 
 
 def _parse_npy(body: bytes | bytearray, query: RecallQuery, settings: CollectionSettings) -> RecallAsked:
+    refuse_arrays(settings)
     queries = npy.matrix(body)
     ks = tuple(_listed(query.k, Ks, "k"))
     recalls = () if query.recall is UNSET else tuple(_listed(query.recall, Recalls, "recall"))

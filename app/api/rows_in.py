@@ -14,8 +14,9 @@ from app.api.json_in import decode
 from app.api.limits import ID_INT_MAX
 from app.api.metadata_in import compact_all
 from app.api.refusals import UnknownField, one
-from app.api.schemas import Item, WriteBody
-from app.api.vectors_in import check_columns, matrix
+from app.api.schemas import Item, Vector, WriteBody
+from app.api.sparse_in import refuse_arrays, rows
+from app.api.vectors_in import check_columns
 from app.engine.errors import IdTypeMismatch, Invalid, OutOfRange
 from app.engine.types import CollectionSettings, Id, Rows
 
@@ -37,6 +38,7 @@ def from_json(body: bytes | bytearray, settings: CollectionSettings) -> Rows:
 
 def from_npy(body: bytes | bytearray, first_id: int | UnsetType, settings: CollectionSettings) -> Rows:
     """Raises Malformed and Invalid's family; the engine will name its own findings as `row 17`."""
+    refuse_arrays(settings)
     vectors = npy.matrix(body)
     _check_count(len(vectors), "shape")
     check_columns(vectors.shape[1], settings.dimension)
@@ -51,7 +53,7 @@ def no_first_id(first_id: int | UnsetType) -> None:
 
 def _from_items(items: list[Item], settings: CollectionSettings) -> Rows:
     _check_count(len(items), "items")
-    vectors = matrix([item.vector for item in items], settings.dimension, "items[{}].vector")
+    vectors = rows([item.vector for item in items], settings, "items[{}].vector")
     ids = _item_ids(items)
     if ids is not None:
         check_ids(ids, settings.id_type, "items[{}].id")
@@ -70,20 +72,20 @@ def _item_ids(items: list[Item]) -> list[Id] | None:
 
 
 def _from_columns(
-    vectors: list[list[float]],
+    vectors: list[Vector],
     ids: list[Id] | UnsetType,
     metadata: list[Raw] | UnsetType,
     settings: CollectionSettings,
 ) -> Rows:
     _check_count(len(vectors), "vectors")
-    rows = matrix(vectors, settings.dimension, "vectors[{}]")
+    stored = rows(vectors, settings, "vectors[{}]")
     for name, column in (("ids", ids), ("metadata", metadata)):
         if column is not UNSET and len(column) != len(vectors):
             raise one(Invalid, name, f"has {len(column)} entries, vectors has {len(vectors)}")
     if ids is not UNSET:
         check_ids(ids, settings.id_type, "ids[{}]")
     texts = None if metadata is UNSET else compact_all(list(metadata), "metadata[{}]")
-    return Rows(rows, _typed(None if ids is UNSET else ids), texts, "columns")
+    return Rows(stored, _typed(None if ids is UNSET else ids), texts, "columns")
 
 
 def _typed(ids: list[Id] | None) -> list[int] | list[str] | None:

@@ -9,10 +9,22 @@ from msgspec import UNSET, Meta, Raw, Struct, UnsetType, field
 
 from app.api.examples import FILTER, FILTER_TEXT
 from app.api.limits import K_DEFAULT, K_MIN, LIST_DEFAULT, LIST_MIN, RECALL_MAX, RECALL_MIN, TIMEOUT_MS_MAX
-from app.engine.types import Id
+from app.engine.types import SPARSE_DIMENSION_MAX, Id
 
 Field = Literal["metadata", "vector"]
-Vector = list[float]
+Place = Annotated[int, Meta(ge=0, le=SPARSE_DIMENSION_MAX - 1)]
+
+
+class SparseVector(Struct, forbid_unknown_fields=True):
+    """A vector of a sparse collection: its numbers that are not 0, and where they are, in any order, each place once.
+    Values left out are ones."""
+
+    indices: list[Place]
+    values: list[float] | UnsetType = UNSET
+
+
+Vector = list[float] | SparseVector
+"""As the collection is: dense or sparse."""
 K = Annotated[int, Meta(ge=K_MIN, description="how many neighbours")]
 Limit = Annotated[int, Meta(ge=LIST_MIN, description="items of one page")]
 FirstId = Annotated[int, Meta(ge=0, description="id of the first row; the rows after it count on from there")]

@@ -3,11 +3,10 @@
 import asyncio
 import re
 import time
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from msgspec import UNSET, UnsetType
 from msgspec.json import Decoder
-from numpy.typing import NDArray
 from starlette.responses import Response
 
 from app.api import examples, limits, npy
@@ -21,9 +20,10 @@ from app.api.refusals import at_most, many, one
 from app.api.resource import Call, Operation, Resource
 from app.api.schemas import SearchBody, SearchQuery
 from app.api.seen import count_search, note
-from app.api.vectors_in import check_columns, matrix
+from app.api.sparse_in import refuse_arrays, rows
+from app.api.vectors_in import check_columns
 from app.engine.errors import Fault, Invalid, OutOfRange
-from app.engine.types import EXACTLY, Asked, CollectionSettings, Engine, Id, Include, SearchAnswer
+from app.engine.types import EXACTLY, Asked, CollectionSettings, Engine, Id, Include, SearchAnswer, Vectors
 
 _SEARCH = Decoder(SearchBody)
 _ROW = re.compile(r"vector(?:s\[(\d+)\])?")
@@ -39,7 +39,7 @@ class Search(NamedTuple):
     several: answer `results` instead of `hits`; place: how an error names query i.
     """
 
-    queries: NDArray[Any] | None
+    queries: Vectors | None
     id: Id | None
     asked: Asked
     several: bool
@@ -79,16 +79,17 @@ def parse(media: Media, body: bytes | bytearray, query: SearchQuery | None, sett
     if (given.vector is not UNSET) + (given.vectors is not UNSET) + (given.id is not UNSET) != 1:
         raise one(Invalid, "vector", "give exactly one of vector, vectors and id")
     if given.vector is not UNSET:
-        return Search(matrix((given.vector,), settings.dimension, "vector"), None, _asked(given), False)
+        return Search(rows((given.vector,), settings, "vector"), None, _asked(given), False)
     if given.id is not UNSET:
         check_ids([given.id], settings.id_type, "id")
         return Search(None, given.id, _asked(given), False)
     assert given.vectors is not UNSET
     _check_volume(len(given.vectors), given.k, limits.current.queries_json_max, "vectors")
-    return Search(matrix(given.vectors, settings.dimension, "vectors[{}]"), None, _asked(given), True, "vectors[{}]")
+    return Search(rows(given.vectors, settings, "vectors[{}]"), None, _asked(given), True, "vectors[{}]")
 
 
 def _parse_npy(body: bytes | bytearray, query: SearchQuery, settings: CollectionSettings) -> Search:
+    refuse_arrays(settings)
     array = npy.parse(body)
     several = array.ndim == 2
     queries = array if several else array.reshape(1, -1)

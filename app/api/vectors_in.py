@@ -2,7 +2,7 @@
 
 A number's text is read as float64 and then rounded to float32. Where the float64 lies exactly half way between two
 float32, that second rounding can miss the one whose shortest text it was ("7.038531e-26"): what the server printed
-would not read back to what it stored. `_settled` decides those.
+would not read back to what it stored. `settled` decides those.
 """
 
 from collections.abc import Sequence
@@ -21,10 +21,10 @@ def matrix(vectors: Sequence[Sequence[float]], dimension: int, pattern: str) -> 
     if wrong:
         raise mismatch([(pattern.format(i), len(vectors[i])) for i in wrong[:MAX_FAULTS]], len(wrong), dimension)
     if len(vectors) == 1:
-        return _settled(np.array(vectors, dtype=np.float64))
+        return settled(np.array(vectors, dtype=np.float64))
     # Half the time and no copy of the outer list: NumPy looks at every element of nested lists twice.
     flat = np.fromiter(chain.from_iterable(vectors), dtype=np.float64, count=len(vectors) * dimension)
-    return _settled(flat).reshape(len(vectors), dimension)
+    return settled(flat).reshape(len(vectors), dimension)
 
 
 _BELOW_FLOAT32 = np.uint64((1 << 29) - 1)
@@ -32,7 +32,7 @@ _BELOW_FLOAT32 = np.uint64((1 << 29) - 1)
 _HALF = np.uint64(1 << 28)
 
 
-def _settled(numbers: NDArray[np.float64]) -> NDArray[np.float64]:
+def settled(numbers: NDArray[np.float64]) -> NDArray[np.float64]:
     """The same array; what lies half way between two float32 becomes the one that is printed like it, if one is."""
     flat = numbers.reshape(-1)
     for i in np.flatnonzero((flat.view(np.uint64) & _BELOW_FLOAT32) == _HALF).tolist():

@@ -1,10 +1,8 @@
 """Add, upsert, patch and delete."""
 
-import numpy as np
 import xxhash
 from msgspec import UNSET, Raw
 from msgspec.json import Decoder
-from numpy.typing import NDArray
 from starlette.responses import Response
 
 from app.api import examples
@@ -19,9 +17,9 @@ from app.api.refusals import InvalidMetadata, one
 from app.api.resource import Call, Operation, Resource
 from app.api.rows_in import decoder
 from app.api.schemas import DeleteBody, PatchBody, PatchManyBody, WriteBody, WriteQuery
-from app.api.vectors_in import matrix
+from app.api.sparse_in import rows
 from app.engine.errors import IdNotFound, Invalid
-from app.engine.types import CollectionSettings, Engine, Id, Idempotency, Rows, Written
+from app.engine.types import CollectionSettings, Engine, Id, Idempotency, Rows, Vectors, Written
 from seedvec.filters.ast import Filter
 
 _PATCH = Decoder(PatchBody)
@@ -81,15 +79,13 @@ async def patch(call: Call) -> Response:
     return json_response({"count": 1})
 
 
-def _parse_patch(
-    body: bytes | bytearray, settings: CollectionSettings
-) -> tuple[bytes | None, NDArray[np.float64] | None]:
+def _parse_patch(body: bytes | bytearray, settings: CollectionSettings) -> tuple[bytes | None, Vectors | None]:
     """The merge patch and the new vector, each None where it is not given. Raises Malformed and Invalid's family."""
     given = decode(_PATCH, body)
     if given.metadata is UNSET and given.vector is UNSET:
         raise one(Invalid, "metadata", "missing: give metadata, vector or both")
     metadata = None if given.metadata is UNSET else _merge_patch(given.metadata)
-    vector = None if given.vector is UNSET else matrix([given.vector], settings.dimension, "vector")[0]
+    vector = None if given.vector is UNSET else rows([given.vector], settings, "vector")
     return metadata, vector
 
 

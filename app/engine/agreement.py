@@ -6,12 +6,10 @@ from dataclasses import asdict, replace
 from app.engine import errors, policy
 from app.engine.errors import Fault
 from app.engine.policy import Grounds
-from app.engine.types import CollectionSettings, IndexSpec
+from app.engine.types import DIMENSION_MAX, CollectionSettings, IndexSpec
 from index.memory import TooLittleMemory
 from index.parameters import check_params
 from storage import catalogue
-
-DENSE_DIMENSION_MAX = 65_536
 
 
 def from_stored(stored: catalogue.Settings) -> CollectionSettings:
@@ -49,8 +47,8 @@ def refuse_params(spec: IndexSpec, prefix: str) -> None:
 def refuse_for_sparse(wanted: CollectionSettings) -> None:
     """What a sparse collection cannot be; and what only such a one can."""
     if not wanted.sparse:
-        if wanted.dimension > DENSE_DIMENSION_MAX:
-            message = f"above {DENSE_DIMENSION_MAX} only where the collection is sparse"
+        if wanted.dimension > DIMENSION_MAX:
+            message = f"above {DIMENSION_MAX} only where the collection is sparse"
             raise errors.OutOfRange(f"dimension: {message}", [Fault("dimension", message)])
         return
     if wanted.metric == "l2":

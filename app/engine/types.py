@@ -22,6 +22,9 @@ Dtype = Literal["float32", "float16"]
 IdType = Literal["auto", "int", "str"]
 IndexKind = Literal["auto", "flat", "hnsw", "ivf"]
 CalibratedOn = Literal["data", "queries"]
+DIMENSION_MAX = 65_536
+SPARSE_DIMENSION_MAX = 2**31 - 1
+"""Where a sparse vector has no number costs nothing; its places are 32-bit integers."""
 DEFAULT_RECALL = 0.95
 EXACTLY = 1.0
 """The recall that only the exact search has."""
@@ -116,7 +119,7 @@ class RecallAsked:
 
     ks: tuple[int, ...]
     recalls: tuple[float, ...] = ()
-    queries: NDArray[Any] | None = None
+    queries: Vectors | None = None
     sample: int = 0
     truth: list[list[Id]] | None = None
     filter: Filter | None = None
