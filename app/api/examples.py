@@ -15,6 +15,7 @@ RECALL: dict[str, Any] = {"recall": 0.95}
 DESCRIBED: dict[str, Any] = {
     "name": COLLECTION,
     "dimension": 3,
+    "sparse": False,
     "metric": "l2",
     "dtype": "float32",
     "id_type": "int",

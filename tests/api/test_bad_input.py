@@ -231,7 +231,7 @@ BAD_OTHERS: list[tuple[str, str, Any, int, str, str | None]] = [
     ("PUT", "/v1/collections/new", {"dimension": "4"}, 422, "invalid-request", "dimension"),
     ("PUT", "/v1/collections/new", {"dimension": True}, 422, "invalid-request", "dimension"),
     ("PUT", "/v1/collections/new", {"dimension": 4, "metric": "l1"}, 422, "invalid-request", "metric"),
-    ("PUT", "/v1/collections/new", {"dimension": 4, "sparse": True}, 422, "unknown-field", "sparse"),
+    ("PUT", "/v1/collections/new", {"dimension": 4, "sparsity": True}, 422, "unknown-field", "sparsity"),
     ("PUT", "/v1/collections/new", {"dimension": 4, "recall": 0.49}, 422, "out-of-range", "recall"),
     ("PUT", "/v1/collections/new", {"dimension": 4, "recall": 1.1}, 422, "out-of-range", "recall"),
     ("PUT", "/v1/collections/new", {"dimension": 4, "index": {"kind": "lsh"}}, 422, "invalid-request", "index.kind"),
