@@ -23,7 +23,7 @@ from seedvec.snapshot_command import (
     uploaded_name,
     write_whole,
 )
-from storage import manifest, snapshot_files, snapshot_tar, snapshots
+from storage import manifest, snapshot_tar, snapshots
 from storage.errors import StorageError
 from storage.lock import LockHeld, acquire
 from storage.registry import NameTaken, NoSuchName, Registry
@@ -98,12 +98,7 @@ def _restore(registry: Registry, parsed: argparse.Namespace) -> str:
     whole = manifest.read(folder)
     wanted = wanted_of(row.name, whole, parsed.collections, parsed.as_)
     require_names(registry, list(wanted), parsed.replace)
-    root = judged(registry.data, folder, wanted, trusted=not row.uploaded)
-    try:
-        snapshots.restore(registry, root, parsed.replace)
-    except BaseException:
-        snapshot_files.take_away(root)
-        raise
+    snapshots.restore(registry, judged(registry.data, folder, wanted, trusted=not row.uploaded), parsed.replace)
     counts = {content.name: content.live for content in whole.collections}
     return told_restored([{"name": new, "count": counts[old]} for new, old in wanted.items()])
 

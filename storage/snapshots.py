@@ -72,24 +72,30 @@ def delete(registry: Registry, name: str) -> None:
 
 def restore(registry: Registry, root: Path, replace: bool) -> list[str]:
     """The judged collections of `root` (as `snapshot_stage.stage` made it) are served under their names when it
-    returns; what they take the place of is gone. Returns the names.
+    returns, and what they take the place of is gone. Returns the names. Nothing is left of `root`, whatever happens.
 
     Raises NameTaken, StorageError, OSError: then nothing has changed, unless it is OutcomeUnknown.
     """
-    placed = snapshot_stage.staged(root)
+    try:
+        placed = snapshot_stage.staged(root)
+        for uuid in _place(registry, root, placed, replace):
+            _take_out(registry.folder(uuid))
+    finally:
+        snapshot_files.take_away(root)
+    return sorted(placed)
+
+
+def _place(registry: Registry, root: Path, placed: dict[str, str], replace: bool) -> list[str]:
+    """Returns the folders that no name leads to any more."""
     registry.loosen(list(placed.values()))
     try:
         snapshot_stage.put_in_place(root, registry.data)
-        replaced = registry.switch(placed, replace)
+        return registry.switch(placed, replace)
     except BaseException as e:
-        if errors.is_undone(e):
+        if errors.is_undone(e):  # else the registry may name them
             for uuid in placed.values():
                 discard(registry.folder(uuid))
         raise
-    for uuid in replaced:
-        _take_out(registry.folder(uuid))
-    snapshot_files.take_away(root)
-    return sorted(placed)
 
 
 def _take_out(folder: Path) -> None:

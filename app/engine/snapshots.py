@@ -119,11 +119,7 @@ class Snapshots:
         wanted = wanted_of(name, whole, collections, as_)
         await self._in_registry(lambda registry: require_names(registry, list(wanted), replace))
         root = await self._judged(folder, wanted, trusted=not row.uploaded)
-        try:
-            names = await self._in_registry(lambda registry: snapshots.restore(registry, root, replace))
-        except BaseException:
-            self._pools.workers.submit(snapshot_files.take_away, root)
-            raise
+        names = await self._in_registry(lambda registry: snapshots.restore(registry, root, replace))
         log.info("restored %s from snapshot %s", ", ".join(names), name)
         counts = {content.name: content.live for content in whole.collections}
         restored = [{"name": new, "from": old, "count": counts[old]} for new, old in sorted(wanted.items())]
