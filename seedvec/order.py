@@ -42,16 +42,17 @@ class Order:
         self.parts = parts
         self.rows = rows
         self._shift = rows - starts[:-1]
+        self._one_part = int(parts[0]) if len(parts) and (parts == parts[0]).all() else None
 
     def __len__(self) -> int:
         return int(self.starts[-1])
 
     def locate(self, places: Places) -> tuple[NDArray[np.int32] | int, Places]:
         """(part or parts, rows) of these places, which must be within 0 … len − 1."""
-        if len(self.parts) == 1:
-            return int(self.parts[0]), places + self._shift[0]
+        if len(self.parts) == 1 and self._one_part is not None:
+            return self._one_part, places + self._shift[0]
         run = self.starts.searchsorted(places, "right") - 1
-        return self.parts[run], places + self._shift[run]
+        return self.parts[run] if self._one_part is None else self._one_part, places + self._shift[run]
 
     def stretches(self, start: int, stop: int) -> list[tuple[int, int, int]]:
         """(part, first row, end) of the places from start to stop, in order."""

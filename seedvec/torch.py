@@ -19,7 +19,7 @@ from seedvec.order import Places
 from seedvec.part import Vectors
 from seedvec.snapshot import Snapshot
 from seedvec.sparse import SparseRows
-from seedvec.targets import Targets, read_targets
+from seedvec.targets import read_targets
 
 BLOCK_BYTES: Final = 512 << 10
 """What a stream reads from one place: enough that a cold disk reads it as fast as the whole file."""
@@ -69,14 +69,17 @@ class _Rows:
         self.targets = None if target is None else read_targets(self.snapshot, target)
         self.with_metadata = metadata
 
-    def others(self, rows: slice | Places) -> Columns:
+    def others(self, places: Places) -> Columns:
         """All columns but the vectors."""
+        if isinstance(self.targets, list):
+            return ([self.targets[place] for place in places.tolist()],)
         if self.targets is not None:
-            return (_column(_picked(self.targets, rows)),)
-        ids = _column(self.snapshot.ids(rows))
+            return (torch.from_numpy(self.targets.take(places)),)
+        ids = self.snapshot.ids_at(places)
+        column = ids if isinstance(ids, list) else torch.from_numpy(ids)
         if not self.with_metadata:
-            return (ids,)
-        return ids, [None if raw is None else json.loads(raw) for raw in self.snapshot.metadata(rows)]
+            return (column,)
+        return column, [None if raw is None else json.loads(raw) for raw in self.snapshot.metadata_at(places)]
 
 
 class CollectionDataset(Dataset[Sample]):
@@ -116,18 +119,18 @@ class CollectionDataset(Dataset[Sample]):
 
     def __getitems__(self, rows: Sequence[int]) -> Gathered:
         """What a DataLoader asks for a batch."""
-        return Gathered(self._columns(np.asarray(rows)))
+        return Gathered(self._columns(np.fromiter(rows, np.int64, len(rows))))
 
     def _columns(self, rows: slice | Places) -> Columns:
         snapshot = self.snapshot
         if not isinstance(rows, slice):
             rows = snapshot.places(rows)
-            return _tensor(snapshot.vectors(rows)), *self._rows.others(rows)
+            return _tensor(snapshot.vectors_at(rows)), *self._rows.others(rows)
         # Torch knows no strides below 0.
         forwards = rows.step is None or rows.step > 0
         view = snapshot.view(rows, writable=True) if forwards and not snapshot.sparse else None
-        vectors = snapshot.vectors(snapshot.places(rows)) if view is None else view
-        return _tensor(vectors), *self._rows.others(rows)
+        places = snapshot.places(rows)
+        return _tensor(snapshot.vectors_at(places) if view is None else view), *self._rows.others(places)
 
 
 class CollectionStream(IterableDataset[Any]):
@@ -281,17 +284,7 @@ def _tensor(vectors: Vectors) -> torch.Tensor:
     return torch.from_numpy(vectors.dense() if isinstance(vectors, SparseRows) else vectors)
 
 
-def _column(values: Any) -> Any:
-    if isinstance(values, np.ndarray):
-        return torch.from_numpy(values if values.flags.writeable else values.copy())
-    if values and isinstance(values[0], torch.Tensor):
+def _column(values: list[Any]) -> Any:
+    if isinstance(values[0], torch.Tensor):
         return torch.stack(values)
-    if values and isinstance(values[0], int | float):
-        return torch.tensor(values)
-    return values
-
-
-def _picked(targets: Targets, rows: slice | Places) -> Any:
-    if isinstance(targets, list) and not isinstance(rows, slice):
-        return [targets[row] for row in rows.tolist()]
-    return targets[rows]
+    return torch.tensor(values) if isinstance(values[0], int | float) else values
