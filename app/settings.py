@@ -118,7 +118,7 @@ class Settings:
         unit="bytes",
     )
     drain_s: float = _setting(
-        8.0,
+        7.0,
         "After SIGTERM, requests that are being answered have this long to finish; what is left is cut off.",
         low=0.0,
         high=3600.0,

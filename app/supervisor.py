@@ -2,7 +2,7 @@
 
 It takes DATA/LOCK, lets a child recover what a crash left behind, opens the port, starts workers, sealer and builder,
 deals connections out (`app/dealing.py`), starts again what dies (`app/keeping.py`), and drains on SIGTERM or SIGINT:
-no new connections, the workers finish what they are answering, then sealer and builder stop. A second signal kills.
+no new connections, the workers finish what they are answering, sealer and builder stop. A second signal kills.
 It opens no catalogue and loads no index: what can crash, crashes elsewhere.
 """
 
@@ -184,6 +184,8 @@ class Supervisor:
     def _drain(self) -> int:
         log.info("stopping: %g s for what is being answered", self.settings.drain_s)
         self.dealer.stop()
+        for kept in self.background:
+            kept.tell(signal.SIGTERM)  # beside the workers, not after them: docker waits for 10 s in all
         clean = self._stop(self.workers, self.settings.drain_s + GRACE_S)
         clean = self._stop(self.background, BACKGROUND_STOP_S) and clean
         log.info("stopped" if clean else "stopped; some processes had to be killed")

@@ -36,7 +36,7 @@ ONLY_IN = {
     "prometheus_client": (),
     "torch": ("seedvec/torch.py",),
 }
-LIGHT = {f"seedvec/{name}.py" for name in ("__init__", "arrays", "client", "cli", "errors", "load", "snapshot_command")}
+LIGHT = {f"seedvec/{name}.py" for name in ("__init__", "arrays", "client", "cli", "errors", "health", "load", "snapshot_command")}
 """What the wheel without extras runs: nothing but Python and, where it is there, NumPy."""
 
 SOURCES = sorted(path for top in OURS for path in (ROOT / top).rglob("*.py"))
