@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 from seedvec import __version__, snapshot_command
-from seedvec.client import Client, default_url
-from seedvec.errors import SeedvecError
+from seedvec.health import default_url, health
+from seedvec.transfer import main as transfer
 
 SERVER_COMMANDS = {
     "serve": "run the server",
@@ -15,10 +15,12 @@ SERVER_COMMANDS = {
     "repair": "save what can be saved of a damaged data folder",
     "info": "say what a data folder or file holds",
 }
+TRANSFERS = {"import": "put a file into a collection", "export": "write a collection to a file"}
+IN_PLACE = "app.transferring"
+"""Files in and out of a data folder that no server has in use."""
 BENCH = "bench"
 OFFLINE = "app.snapshot_command"
 """Snapshots of a data folder that no server has in use. Not of `app.cli`: the supervisor would carry what it loads."""
-HEALTH_TIMEOUT_S = 5.0
 
 
 def main() -> int:
@@ -29,25 +31,28 @@ def main() -> int:
     if arguments and arguments[0] in snapshot_command.COMMANDS:
         offline = snapshot_command.parse(arguments).data is not None
         return _hand_over(arguments, OFFLINE) if offline else snapshot_command.main(arguments)
+    if arguments and arguments[0] in TRANSFERS:
+        in_place = any(a == "--data" or a.startswith("--data=") for a in arguments)
+        return _hand_over(arguments, IN_PLACE) if in_place else transfer(arguments)
     if arguments and arguments[0] == BENCH:
         # A process of its own, in this one's place: a health check must not load what draws.
         os.execv(sys.executable, [sys.executable, "-m", "seedvec.bench", *arguments[1:]])
     parsed = _parser().parse_args(arguments)
-    return _health(parsed.url)
+    return health(parsed.url)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="seedvec", description="Vector similarity search over HTTP.")
     parser.add_argument("--version", action="version", version=f"seedvec {__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
-    for name, about in SERVER_COMMANDS.items():
+    for name, about in {**SERVER_COMMANDS, **TRANSFERS}.items():
         commands.add_parser(name, help=f"{about} (`seedvec {name} --help`)", add_help=False)
     for name, about in snapshot_command.COMMANDS.items():
         commands.add_parser(name, help=f"{about} (`seedvec {name} --help`)", add_help=False)
     about = "measure recall and speed of a collection's searches over HTTP"
     commands.add_parser(BENCH, help=f"{about} (`seedvec {BENCH} --help`)", add_help=False)
-    health = commands.add_parser("health", help="exit status 0 where a server can serve, else 1")
-    health.add_argument("--url", default=default_url(), help="the server [SEEDVEC_URL; default: %(default)s]")
+    asked = commands.add_parser("health", help="exit status 0 where a server can serve, else 1")
+    asked.add_argument("--url", default=default_url(), help="the server [SEEDVEC_URL; default: %(default)s]")
     return parser
 
 
@@ -64,17 +69,6 @@ def _hand_over(arguments: list[str], module: str = "app.cli") -> int:
     paths = [str(root), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
     os.execve(sys.executable, [sys.executable, "-m", module, *arguments], environment)
-
-
-def _health(url: str) -> int:
-    try:
-        with Client(url, timeout_s=HEALTH_TIMEOUT_S) as client:
-            state = client.ready()
-    except (OSError, SeedvecError, ValueError) as error:
-        sys.stderr.write(f"seedvec: {url} cannot serve: {error}\n")
-        return 1
-    sys.stdout.write(f"{url} can serve: {state}\n")
-    return 0
 
 
 if __name__ == "__main__":

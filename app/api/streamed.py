@@ -1,10 +1,15 @@
 """Answers that are made as they are sent: in constant memory, and no longer than somebody listens."""
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, Mapping
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
+
+from app.engine.errors import Refused
+
+log = logging.getLogger(__name__)
 
 
 class StreamedResponse(Response):
@@ -35,6 +40,9 @@ class StreamedResponse(Response):
                     return
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
             await send({"type": "http.response.body", "body": b"", "more_body": False})
+        except Refused as e:
+            # It has begun, so that no status can tell: a body without its end does, and the connection is closed.
+            log.error("an answer is cut off: %s", e.detail)
         finally:
             gone.cancel()
             await self.chunks.aclose()

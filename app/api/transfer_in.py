@@ -1,6 +1,7 @@
 """The body and the query of an import, as `Upload`s and `ImportAsked`."""
 
 from collections.abc import AsyncIterator
+from email.message import Message
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
@@ -80,11 +81,19 @@ async def uploads(call: Call) -> AsyncIterator[Upload]:
     given = call.header(b"content-type") or ""
     essence = given.partition(";")[0].strip().lower()
     if essence != MULTIPART:
-        name = "body.tar" if essence == TAR else ""
+        name = "body.tar" if essence == TAR else _filename(call)
         yield Upload("vectors", name, call.chunks())
         return
     async for part in parts(call.chunks(), boundary_of(given)):
         yield _upload(part)
+
+
+def _filename(call: Call) -> str:
+    """What the client calls the file: its ending says its format."""
+    message = Message()
+    message["content-disposition"] = call.header(b"content-disposition") or "attachment"
+    found = message.get_param("filename", header="content-disposition")
+    return found if isinstance(found, str) else ""
 
 
 def _upload(part: Part) -> Upload:

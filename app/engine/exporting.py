@@ -49,7 +49,7 @@ def plan(snapshot: Snapshot, name: str, staging: Path, asked: dict[str, Any]) ->
     if fmt.folder or beside:
         return Plan(f"{name}.tar", lambda: writes.prepare(staging / "packed" / file), lambda fd: _tar(staging, fd))
     if fmt.streams:
-        return Plan(file, writes.nothing, lambda fd: writes.write(Path(f"/proc/self/fd/{fd}")))
+        return Plan(file, writes.nothing, lambda fd: writes.write(_leading_to(fd, staging / file)))
     path = staging / "packed" / file
     return Plan(file, lambda: writes.prepare(path), lambda fd: _copy(path, fd))
 
@@ -113,6 +113,12 @@ def _invalid(where: str, message: str) -> errors.Invalid:
 
 def _some(which: Callable[[Format], bool]) -> str:
     return ", ".join(f.name for f in FORMATS.values() if which(f)) or "none yet"
+
+
+def _leading_to(fd: int, path: Path) -> Path:
+    """A name for a pipe, in a folder where its writer may put things aside."""
+    path.symlink_to(f"/proc/self/fd/{fd}")
+    return path
 
 
 def _copy(path: Path, fd: int) -> None:

@@ -157,10 +157,22 @@ def _folder(wanted: Wanted, outline: Outline) -> tuple[Path, bool]:
             id_type=outline.ids or "auto",
             **({"sparse": True} if outline.sparse else {}),
         )
-        try:
+        with suppress(NameTaken):
             return registry.folder(registry.create(wanted.name, to_store(settings))), True
-        except NameTaken as e:
-            raise errors.Conflict(f"collection {wanted.name} was made meanwhile: import again") from e
+        folder = _called(registry, wanted.name)
+        if folder is None:
+            raise errors.Conflict(f"{wanted.name} is dropped and made again while it is imported: import again")
+        return folder, False
+
+
+def _called(registry: Registry, name: str) -> Path | None:
+    """The folder of an open collection by its name or alias."""
+    collections, aliases = registry.read_names()
+    name = aliases.get(name, name)
+    found = [c for c in collections if c.name == name]
+    if found and found[0].reason is not None:
+        raise errors.CollectionClosed(f"collection {name} is closed: {found[0].reason}")
+    return registry.folder(found[0].uuid) if found else None
 
 
 def _refuse_at_once(wanted: Wanted, outline: Outline, settings: Settings, live: int) -> None:
@@ -400,11 +412,10 @@ def settle_dead(data: Path, name: str, folder: Path | None = None) -> None:
 
     folder: None: whatever the name leads to, if to anything. May be repeated. Raises StorageError, OSError."""
     if folder is None:
-        with closing(Registry(data)) as registry:
-            found = [registry.folder(r.uuid) for r in registry.read() if r.name == name and r.reason is None]
-        if not found:
+        with closing(Registry(data)) as registry, suppress(errors.CollectionClosed):
+            folder = _called(registry, name)
+        if folder is None:
             return
-        folder = found[0]
     with closing(catalogue.connect(folder)) as db:
         dead = [row for row in read_imports(db) if not _is_held(DataFolder(data).staging / row.uuid)]
         if not dead:

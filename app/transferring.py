@@ -1,0 +1,187 @@
+"""`seedvec import --data` and `export --data`: the same children that a worker starts, on a folder that nobody serves.
+
+Files are read where they lie, and written where they are wanted. An import that was cut off has imported nothing (an
+upsert that was decided goes on at the next start): it is simply begun again.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from app.children import exit_reason, start_child
+from app.engine.importing import settle_dead
+from seedvec.progress import Bar
+from seedvec.sending import given_files
+from seedvec.taking import take_file, take_tar
+from seedvec.transfer import fail, format_of, parser, report
+from storage.errors import StorageError
+from storage.layout import DataFolder
+from storage.lock import DataLock, LockHeld, acquire
+
+OK, FAILED, MISUSED = 0, 1, 2
+MAX_DIMENSIONS = 9
+NO_HEADING = '{"refused": {"detail": "the file could not be written: see above"}}'
+
+
+def main(arguments: list[str]) -> int:
+    """Returns the exit status."""
+    asked = parser().parse_args(arguments)
+    try:
+        asked.data.mkdir(parents=True, exist_ok=True)
+        with _owned(asked.data) as lock, _staging(asked.data) as staging:
+            if asked.command == "import":
+                return _import(asked, lock, staging)
+            return _export(asked, lock, staging)
+    except LockHeld as e:
+        where = e.holder.address or "http://HOST:PORT"
+        words = " ".join(_without_data(arguments))
+        fail(f"{e}: while it is served, send it there: seedvec {words} --url {where}")
+        return MISUSED
+    except (StorageError, OSError, ValueError) as e:
+        return fail(str(e))
+
+
+def _without_data(arguments: list[str]) -> Iterator[str]:
+    skip = False
+    for word in arguments:
+        if not skip and word != "--data" and not word.startswith("--data="):
+            yield word
+        skip = word == "--data"
+
+
+@contextmanager
+def _owned(data: Path) -> Iterator[DataLock]:
+    """The folder, as fit as every start makes it. Raises LockHeld, OSError."""
+    lock = acquire(data)
+    try:
+        with start_child("app.recover", str(data), keep=(lock.fd,)) as process:
+            status = process.wait()
+        if status:
+            raise OSError(f"the data folder could not be recovered ({exit_reason(status)}): see above")
+        yield lock
+    finally:
+        lock.release()
+
+
+@contextmanager
+def _staging(data: Path) -> Iterator[Path]:
+    folder = DataFolder(data).staging / uuid.uuid4().hex
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _import(asked: argparse.Namespace, lock: DataLock, staging: Path) -> int:
+    given = given_files(asked.files, asked.ids_file, asked.metadata_file)
+    paths: dict[str, list[str]] = {"vectors": [], "ids": [], "metadata": []}
+    for part, path in given.parts:
+        paths[part].append(str(path.absolute()))
+    options = {name: getattr(asked, name) for name in ("vectors", "ids", "metadata", "dtype")}
+    options["shape"] = None if asked.shape is None else _shape(asked.shape)
+    order = {
+        "data": str(asked.data.absolute()),
+        "name": asked.collection,
+        "uuid": None,
+        "staging": str(staging.absolute()),
+        "mode": asked.mode,
+        "bad": asked.bad,
+        "append": bool(asked.append),
+        "key": None,
+        "source": {
+            "vectors": paths["vectors"],
+            "ids": next(iter(paths["ids"]), None),
+            "metadata": next(iter(paths["metadata"]), None),
+            "format": asked.format,
+            "options": {**options, "flatten": bool(asked.flatten)},
+        },
+        "input_bytes": sum(path.stat().st_size for _, path in given.parts),
+    }
+    told = _told(order, lock)
+    settle_dead(asked.data, asked.collection)
+    return report(told)
+
+
+def _shape(text: str) -> list[int]:
+    """Raises ValueError."""
+    shape = [int(part) for part in text.split(",")]
+    if len(shape) > MAX_DIMENSIONS or any(n < 1 for n in shape[1:]):
+        raise ValueError(f"--shape {text}: it is ROWS,D or D")
+    return shape
+
+
+def _told(order: dict[str, Any], lock: DataLock) -> dict[str, Any]:
+    """What the child says last. Raises OSError where it says nothing."""
+    with start_child("app.reading_file", keep=(lock.fd,), piped=True) as process, Bar("imported", None, "rows") as bar:
+        _give(process, order)
+        assert process.stdout is not None
+        for line in process.stdout:
+            told: dict[str, Any] = json.loads(line)
+            if "answer" in told:
+                answer: dict[str, Any] = told["answer"]
+                return answer
+            if "refused" in told:
+                return {"status": "refused", "detail": told["refused"]["detail"]}
+            bar.set(told["rows"], told["of"])
+        raise OSError(f"the process that reads the file ended before its time ({exit_reason(process.wait())})")
+
+
+def _give(process: "subprocess.Popen[bytes]", order: dict[str, Any]) -> None:
+    assert process.stdin is not None
+    process.stdin.write(json.dumps(order).encode())
+    process.stdin.close()
+
+
+def _export(asked: argparse.Namespace, lock: DataLock, staging: Path) -> int:
+    told, status = os.pipe()
+    with start_child("app.writing_file", keep=(lock.fd, status), piped=True) as process:
+        os.close(status)
+        sidecars = asked.sidecars is None
+        order = {
+            "data": str(asked.data),
+            "name": asked.collection,
+            "collection": asked.collection,
+            "staging": str(staging),
+            "status": status,
+            "asked": {"format": format_of(asked), "compression": asked.compression, "sidecars": sidecars},
+        }
+        _give(process, order)
+        with os.fdopen(told) as pipe:
+            line = pipe.readline()
+        heading: dict[str, Any] = json.loads(line or NO_HEADING)
+        if "refused" in heading:
+            return fail(heading["refused"]["detail"])
+        is_tar = heading["name"].endswith(".tar") and asked.file.suffix != ".tar"
+        assert process.stdout is not None
+        with Bar("exported", heading["size"], "B") as bar:
+            (take_tar if is_tar else take_file)(asked.file, asked.collection, _Checked(process, bar))
+    return OK
+
+
+class _Checked:
+    """What the child writes. Raises OSError at the end where the child did not come to its own."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]", bar: Bar) -> None:
+        self._process = process
+        self._bar = bar
+
+    def read(self, size: int = -1) -> bytes:
+        assert self._process.stdout is not None
+        part = self._process.stdout.read(size)
+        self._bar.add(len(part))
+        if not part and self._process.wait():
+            raise OSError(f"the file could not be written to its end ({exit_reason(self._process.returncode)})")
+        return part
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

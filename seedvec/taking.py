@@ -1,0 +1,66 @@
+"""A file that comes as a stream, put where it is wanted: whole, or not at all."""
+
+import os
+import shutil
+import tarfile
+from pathlib import Path, PurePosixPath
+from typing import Final, Protocol, cast
+
+CHUNK_BYTES: Final = 1 << 20
+
+
+class Source(Protocol):
+    def read(self, size: int = -1, /) -> bytes:
+        """At most so many bytes; none at the end."""
+
+
+def take_file(to: Path, collection: str, source: Source) -> None:
+    """Raises OSError, and what the source raises; then what stood there before still does."""
+    tmp = to.with_name(to.name + ".tmp")
+    try:
+        with tmp.open("wb") as file:
+            while part := source.read(CHUNK_BYTES):
+                file.write(part)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(tmp, to)
+    except BaseException:
+        tmp.unlink(missing_ok=True)
+        raise
+
+
+def take_tar(to: Path, collection: str, source: Source) -> None:
+    """What a tar holds, called after the collection there and after the file here: `clip.npy` and `clip.ids.npy` become
+    `mine.npy` and `mine.ids.npy`, a folder `clip` becomes `mine`.
+
+    Raises OSError and ValueError; files that came before what failed stay."""
+    try:
+        # Streamed: what it reads of the source it never goes back for.
+        with tarfile.open(fileobj=cast("tarfile._Fileobj", source), mode="r|") as archive:  # type: ignore[name-defined]
+            for member in archive:
+                _take_member(to, collection, archive, member)
+    except tarfile.TarError as e:
+        raise OSError(f"what came is cut off, or no tar: {e}") from e
+
+
+def _take_member(to: Path, collection: str, archive: tarfile.TarFile, member: tarfile.TarInfo) -> None:
+    top, *rest = PurePosixPath(member.name).parts
+    if not top.startswith(collection) or ".." in rest or not (member.isreg() or member.isdir()):
+        raise ValueError(f"the tar holds {member.name!r}, which is no part of {collection}")
+    in_folder = rest or member.isdir()
+    path = to.joinpath(*rest) if in_folder else to.with_name(_called(to, top[len(collection) :]))
+    if member.isdir():
+        path.mkdir(parents=True, exist_ok=True)
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    held = archive.extractfile(member)
+    assert held is not None
+    with held, path.open("wb") as file:
+        shutil.copyfileobj(held, file, CHUNK_BYTES)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _called(to: Path, ending: str) -> str:
+    """`.npy` of the file itself, `.ids.npy` of one beside it."""
+    return to.name if ending.count(".") < 2 else to.stem + ending
