@@ -4,9 +4,17 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Protocol
 
-from storage.files.contract import BadFile, Batch, Outline
-from storage.files.ids import IdColumn
-from storage.files.numbers import BFLOAT16_NOTE, Matrix, stored_as
+from storage.files.contract import BadFile, Batch, IdKind, Ids, Outline
+from storage.files.numbers import BFLOAT16_NOTE, Rows, stored_as
+
+
+class IdRows(Protocol):
+    """Ids by row; see IdColumn."""
+
+    kind: IdKind
+    rows: int
+
+    def take(self, start: int, stop: int) -> Ids: ...
 
 
 class Texts(Protocol):
@@ -22,8 +30,8 @@ class Columns:
 
     def __init__(
         self,
-        vectors: Matrix,
-        ids: IdColumn | None = None,
+        vectors: Rows,
+        ids: IdRows | None = None,
         metadata: Texts | None = None,
         notes: tuple[str, ...] = (),
     ) -> None:

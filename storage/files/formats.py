@@ -57,6 +57,7 @@ FORMATS: dict[str, Format] = {
         Format("shards", "raw", folder=True),
         Format("safetensors", "safetensors_file", (".safetensors",), holds_ids=True, holds_metadata=True),
         Format("tensorblob", "tensorblob_folder", (".blob", ".tensorblob"), folder=True),
+        Format("pt", "torch_file", (".pt", ".pth"), holds_ids=True, holds_metadata=True, streams=True),
         Format("hdf5", "hdf5", (".h5", ".hdf5", ".he5"), holds_ids=True, holds_metadata=True, sparse="too"),
         Format("ann", "hdf5", holds_ids=True, holds_metadata=True),
         Format("parquet", "arrow", (".parquet", ".pq"), holds_ids=True, holds_metadata=True, sparse="too", streams=True),

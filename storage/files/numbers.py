@@ -2,7 +2,7 @@
 
 import math
 import re
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,17 @@ DIMENSIONS_MAX: Final = 64
 FLOATS: Final = ("float16", "float32", "float64")
 _NUMPY_FLOAT: Final = re.compile(r"[<>=]?f([248])")
 BFLOAT16_NOTE: Final = "bfloat16 is widened to float32, which holds each of its numbers exactly"
+
+
+class Rows(Protocol):
+    """What a matrix is to whoever reads it by rows; see Matrix."""
+
+    rows: int
+    width: int
+    bfloat16: bool
+    dtype: np.dtype[Any]
+
+    def take(self, start: int, stop: int) -> NDArray[Any]: ...
 
 
 class Matrix:
@@ -101,7 +112,7 @@ def float_dtype(name: str) -> np.dtype[Any]:
     raise BadFile(f"vectors must be float16, float32 or float64, not {shown} (array.astype('float32'))")
 
 
-def stored_as(matrix: Matrix) -> StoredAs:
+def stored_as(matrix: Rows) -> StoredAs:
     """What the outline says of a matrix of floats."""
     return BFLOAT16 if matrix.bfloat16 else matrix.dtype.name  # type: ignore[return-value]
 

@@ -11,7 +11,8 @@ from storage.files.contract import BadFile
 from storage.files.source import Source, read
 
 MEMBERS_MAX: Final = 10_000
-DIRECTORY_BYTES_MAX: Final = 4 << 20
+ENTRY_BYTES_MAX: Final = 400
+"""Of a member in the directory, on average."""
 STORED: Final = 0
 DEFLATED: Final = 8
 _ENCRYPTED: Final = 1
@@ -40,9 +41,9 @@ class Member(NamedTuple):
     """Where its local header begins."""
 
 
-def members(source: Source) -> dict[str, Member]:
-    """By name. Raises BadFile: no zip, damaged, encrypted, too many members, two of one name or in one place."""
-    directory, offset, count = _directory(source)
+def members(source: Source, most: int = MEMBERS_MAX) -> dict[str, Member]:
+    """By name. Raises BadFile: no zip, damaged, encrypted, over `most` members, two of one name or in one place."""
+    directory, offset, count = _directory(source, most)
     found: dict[str, Member] = {}
     at = 0
     for _ in range(count):
@@ -67,7 +68,7 @@ def data_offset(source: Source, name: str, member: Member) -> int:
     return offset
 
 
-def _directory(source: Source) -> tuple[bytes, int, int]:
+def _directory(source: Source, most: int) -> tuple[bytes, int, int]:
     """The directory's bytes, where it begins, and how many members it has."""
     tail_at = max(0, source.size - _COMMENT_BYTES_MAX - _END.size)
     tail = read(source, tail_at, source.size - tail_at)
@@ -79,7 +80,7 @@ def _directory(source: Source) -> tuple[bytes, int, int]:
     place_at = tail_at + at - _END64_PLACE.size
     if _SEE_EXTRA in (size, offset) or count == 0xFFFF:
         count, size, offset = _end64(source, place_at)
-    if count > MEMBERS_MAX or size > DIRECTORY_BYTES_MAX:
+    if count > most or size > most * ENTRY_BYTES_MAX:
         raise BadFile(f"the zip says that it has {count:,} members, named in {size:,} bytes")
     if offset + size > tail_at + at:
         raise BadFile("the zip's directory is not where it should be")

@@ -34,7 +34,9 @@ ONLY_IN = {
     "sqlite3": ("seedvec/catalogue.py", "seedvec/metadata.py"),
     "opentelemetry": ("app/tracing.py",),
     "prometheus_client": (),
-    "torch": ("seedvec/torch.py",),
+    "hdf5plugin": ("storage/files/hdf5",),
+    "pyarrow": ("storage/files/arrow",),
+    "torch": ("seedvec/torch.py", "storage/files/torch_file.py"),
 }
 LIGHT = {f"seedvec/{name}.py" for name in ("__init__", "arrays", "client", "cli", "errors", "health", "load", "snapshot_command")}
 """What the wheel without extras runs: nothing but Python and, where it is there, NumPy."""
