@@ -17,12 +17,13 @@ SERVE = $(VENV)/bin/seedvec serve --port $(PORT) $(if $(WORKERS),--workers $(WOR
 
 setup: $(VENV)/.installed
 
-# torch comes last and by itself, so that an index of its own (TORCH_INDEX) concerns nothing else.
+# torch comes by itself, so that an index of its own (TORCH_INDEX) concerns nothing else, and after it what needs it.
 $(VENV)/.installed: pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or later is needed (make setup PYTHON=...)" >&2; exit 1; }
 	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install -q --disable-pip-version-check -e '.[server,tracing,dev]'
 	$(VENV)/bin/python -m pip install -q --disable-pip-version-check $(TORCH) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
+	$(VENV)/bin/python -m pip install -q --disable-pip-version-check -e '.[dev-torch]'
 	@touch $@
 
 ifeq ($(DATA),)

@@ -43,7 +43,7 @@ def read_safetensors(path: Path, options: ReadOptions) -> Reader:
         tensors = safetensors_header.parse(Part(file))
         ids = beside_them(tensors, options.ids, IDS)
         metadata = beside_them(tensors, options.metadata, METADATA)
-        floats = {name for name, tensor in tensors.items() if tensor.dtype in _FLOATS}
+        floats = {name for name, tensor in tensors.items() if tensor.dtype in _FLOATS and name not in (ids, metadata)}
         return Columns(
             _vectors(file, tensors[the_vectors(floats, options.vectors)], options.flatten),
             None if ids is None else _ids(file, tensors[ids], ids),
