@@ -24,11 +24,13 @@ from app.engine.merge_patch import merge_patch
 from app.engine.policy import Grounds
 from app.engine.sealing import Sealing
 from app.engine.types import EXACTLY
+from seedvec.sparse import SparseRows
 from storage import catalogue
 from storage.catalogue import ColumnsRow, IndexRow, SegmentRow, Settings, State
 from storage.check import check
 from storage.database import Database
 from storage.layout import SEGMENTS_NAME, WRITE_LOCK_NAME
+from storage.pending_vectors import encode
 from storage.publish import Publisher
 from storage.registry import Registry
 from storage.turns import Turns
@@ -163,6 +165,7 @@ class Rig:
         memory_bytes: int = MANY**2,
         seal_rows: int = MANY,
         durable: bool = True,
+        sparse: bool = False,
         copied_from: "Rig | None" = None,
     ) -> None:
         """seal_rows: as many are sealed at once; durable: False where no test asks what a power cut would leave;
@@ -173,7 +176,9 @@ class Rig:
         data.mkdir(parents=True, exist_ok=True)
         self.registry = Registry(data, create=True)
         spec = {"kind": index, "params": {}}
-        settings = Settings(dimension, metric, "float32", id_type, 0.9, spec, catalogue.now())
+        self.sparse = sparse
+        metric = "dot" if sparse and metric == "l2" else metric
+        settings = Settings(dimension, metric, "float32", id_type, 0.9, spec, catalogue.now(), sparse)
         self.uuid = self.registry.create("c", settings) if copied_from is None else copied_from.uuid
         self.folder = self.registry.folder(self.uuid)
         self._closing: list[Callable[[], None]] = [self.registry.close]
@@ -228,25 +233,42 @@ class Rig:
         with self.turn() as turn, turn.request():
             return act(turn)
 
-    def vectors(self, n: int) -> NDArray[np.float32]:
+    def vectors(self, n: int) -> Any:
         """No two alike, ever: a row that rises again shows."""
         first, self._drawn = self._drawn, self._drawn + n
+        if self.sparse:
+            return self._sparse(np.arange(first, first + n))
         rows = np.arange(first, first + n, dtype=np.float32)[:, None] * np.ones(self.dimension, np.float32)
         rows[:, 0] = 1.0
         return np.ascontiguousarray(rows)
 
+    def _sparse(self, numbers: NDArray[np.int64]) -> SparseRows:
+        """1 at place 0, and a row's own number (which may be 0, and is stored) at another place."""
+        places = np.stack([np.zeros(len(numbers)), 1 + numbers % (self.dimension - 1)], axis=1)
+        values = np.stack([np.ones(len(numbers)), numbers], axis=1)
+        indptr = 2 * np.arange(len(numbers) + 1)
+        return SparseRows(indptr, places.ravel().astype(np.int32), values.ravel().astype(np.float32), self.dimension)
+
+    def query(self) -> Any:
+        """One, with a number at every place."""
+        if self.sparse:
+            d = self.dimension
+            return SparseRows(np.array([0, d]), np.arange(d, dtype=np.int32), np.ones(d, np.float32), d)
+        return np.ones((1, self.dimension), np.float32)
+
     def batch(self, ids: list[Any] | None, n: int | None = None, metadata: bool = True) -> Batch:
         count = len(ids) if ids is not None else n or 1
+        first = self._drawn
         vectors = self.vectors(count)
         if not metadata:
             return Batch(vectors, ids, None)
         if self.describe is not None:
             return Batch(vectors, ids, [self.describe() for _ in range(count)])
-        return Batch(vectors, ids, [None if i % 3 == 2 else b'{"n":%d}' % int(vectors[i, 1]) for i in range(count)])
+        return Batch(vectors, ids, [None if i % 3 == 2 else b'{"n":%d}' % (first + i) for i in range(count)])
 
     def _learn(self, batch: Batch, ids: list[Any]) -> None:
-        for row, id_ in enumerate(ids):
-            self.model[id_] = (batch.vectors[row].tobytes(), None if batch.metadata is None else batch.metadata[row])
+        for row, (id_, vector) in enumerate(zip(ids, bits(batch.vectors), strict=True)):
+            self.model[id_] = (vector, None if batch.metadata is None else batch.metadata[row])
 
     def add(self, ids: list[Any]) -> None:
         batch = self.batch(ids)
@@ -286,7 +308,7 @@ class Rig:
         if found:
             old_vector, old = self.model[id_]
             self.model[id_] = (
-                old_vector if stored is None else stored.tobytes(),
+                old_vector if stored is None else bits(stored)[0],
                 old if merge is None else merge(old),
             )
         return found
@@ -340,11 +362,15 @@ class Rig:
         if not ids:
             return
         assert items.vectors is not None
-        assert [v.tobytes() for v in items.vectors] == [self.model[i][0] for i in ids]
-        query = np.ones((1, self.dimension), np.float32)
+        assert bits(items.vectors) == [self.model[i][0] for i in ids]
         plan = planning.plan(view, len(ids) + 3, EXACTLY)
-        found = search.run(view, plan, query, len(ids) + 3).answers[0].ids
+        found = search.run(view, plan, self.query(), len(ids) + 3).answers[0].ids
         assert sorted(found) == sorted(ids)
+
+
+def bits(vectors: Any) -> list[bytes]:
+    """Each vector's, whatever its kind."""
+    return [bytes(vector) for vector in encode(vectors)]
 
 
 def at_once(coroutine: Coroutine[Any, Any, T]) -> T:
@@ -366,9 +392,9 @@ def listed(worker: Collection, limit: int = 5) -> dict[Any, tuple[bytes, bytes |
         page = at_once(reading.walk(worker, limit, cursor, frozenset({"vector", "metadata"})))
         items = page.items
         assert items.vectors is not None and items.metadata is not None
-        for id_, vector, metadata in zip(items.ids, items.vectors, items.metadata, strict=True):
+        for id_, vector, metadata in zip(items.ids, bits(items.vectors), items.metadata, strict=True):
             assert id_ not in found, f"{id_} came twice"
-            found[id_] = (vector.tobytes(), metadata)
+            found[id_] = (vector, metadata)
         cursor = page.next
         if cursor is None:
             return found

@@ -34,10 +34,10 @@ some_ids = st.lists(st.integers(0, IDS - 1), min_size=1, max_size=6, unique=True
 
 
 class Machine(RuleBasedStateMachine):
-    @initialize(texts=st.booleans())
-    def begin(self, texts: bool) -> None:
+    @initialize(texts=st.booleans(), sparse=st.booleans())
+    def begin(self, texts: bool, sparse: bool) -> None:
         self.folder = tempfile.TemporaryDirectory(dir=IN_MEMORY if IN_MEMORY.is_dir() else None)
-        self.rig = Rig(Path(self.folder.name), seal_rows=SEAL_ROWS, durable=False)
+        self.rig = Rig(Path(self.folder.name), seal_rows=SEAL_ROWS, durable=False, sparse=sparse)
         self.texts = texts
         self.sealing: UnderWay | None = None
         self.building: UnderWay | None = None
