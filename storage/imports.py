@@ -323,6 +323,9 @@ def _name(turn: Turn, segment: Finished) -> None:
     values = (segment.seq, segment.file, segment.rows, first, end - first, segment.bytes, segment.xxh3)
     turn.db.execute("INSERT INTO segments VALUES (?,?,?,?,?,?,?)", values)
     turn.state.generation += 1
+    # Keys that were given long ago become rows now: who goes by the keys it knows must not think that it knows these.
+    turn.state.log_pos += 1
+    turn.state.trimmed_pos = turn.state.log_pos
 
 
 def settle(folder: Path, db: Database, turns: Turns, row: ImportRow) -> bool:

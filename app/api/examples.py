@@ -36,6 +36,7 @@ DESCRIBED: dict[str, Any] = {
         "eta_s": None,
     },
     "calibration": [],
+    "imports": [],
 }
 
 ADD: dict[str, Any] = {

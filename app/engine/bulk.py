@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from app.engine.collection import Collection, once
+from app.engine.filters.parse import parse_value
 from app.engine.matching import Matching
 from app.engine.merge_patch import merge_patch
 from app.engine.places import Group, Places, locate
@@ -27,6 +28,7 @@ from storage.writes import Turn
 TRIES = 8
 ROW_BYTES = 64
 """What changing one row writes, about."""
+EVERYTHING = parse_value({})
 ASKED_AGAIN = 20_000
 """Rows written since the view was taken that are asked one by one while the lock is held: about 0.1 s."""
 
@@ -57,6 +59,16 @@ async def patch(c: Collection, filter: Filter, metadata: bytes, idempotency: Ide
         return len(rows.keys)
 
     return await _change(c, filter, idempotency, act)
+
+
+async def truncate(c: Collection, rows: int) -> int:
+    """Keeps the first so many in key order. Returns how many were deleted."""
+
+    def act(turn: Turn, found: Rows) -> int:
+        behind = np.argsort(np.array(found.keys, np.int64), kind="stable")[rows:].tolist()
+        return turn.delete_rows([found.ids[i] for i in behind], [found.keys[i] for i in behind])
+
+    return await _change(c, EVERYTHING, None, act, frees=True)
 
 
 async def _change(

@@ -11,6 +11,7 @@ from index.memory import TooLittleMemory, private_bytes
 from storage import catalogue
 from storage.catalogue import JobRow, SegmentRow, Settings, State
 from storage.database import Database
+from storage.imports import ImportRow, read_imports
 from storage.layout import CATALOGUE_NAME
 
 ANOTHER = "PUT …/index with another kind or other parameters builds again"
@@ -22,6 +23,7 @@ def describe(name: str, folder: Path, db: Database, grounds: Grounds) -> dict[st
         state = catalogue.read_state(db)
         segments = catalogue.read_segments(db)
         job = catalogue.read_job(db)
+        imports = read_imports(db)
     index = index_state(settings, state, segments, job, grounds)
     files = sum(s.total_bytes for s in segments)
     return {
@@ -38,7 +40,13 @@ def describe(name: str, folder: Path, db: Database, grounds: Grounds) -> dict[st
         "segments": len(segments),
         "index": index,
         "calibration": [_calibration(s) for s in segments if s.index is not None],
+        "imports": [_import(row) for row in imports],
     }
+
+
+def _import(row: ImportRow) -> dict[str, Any]:
+    """Under way. done: rows read so far, of which none counts yet; rows: all of the file, where that is known."""
+    return {"mode": row.mode, "state": row.state, "done": row.done, "rows": row.rows, "started": round(row.started, 3)}
 
 
 def build_is_due(db: Database, grounds: Grounds) -> bool:

@@ -458,6 +458,9 @@ class LocalEngine:
         self._collection(name).view()
         return await self._transfers.export(name, asked)
 
+    async def truncate(self, name: str, rows: int) -> int:
+        return await bulk.truncate(self._collection(name), rows)
+
     # ---------------------------------------------------------------- recall
 
     async def measure_recall(self, name: str, asked: RecallAsked) -> RecallAnswer:

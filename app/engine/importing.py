@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.engine import errors, intake
-from app.engine.agreement import to_store
+from app.engine.agreement import refuse_for_sparse, to_store
 from app.engine.errors import Fault
 from app.engine.staging import Checked, Gathered, Staging, Streamed, TakenRows
 from app.engine.translate import translated
@@ -150,13 +150,13 @@ def _folder(wanted: Wanted, outline: Outline) -> tuple[Path, bool]:
             return registry.folder(wanted.uuid), False
         if outline.dimension < 1:
             raise BadFile("it has vectors of no dimension")
-        dtype = "float16" if outline.dtype == "float16" else "float32"
         settings = CollectionSettings(
             outline.dimension,
-            dtype=dtype,
+            dtype="float16" if outline.dtype == "float16" else "float32",
             id_type=outline.ids or "auto",
-            **({"sparse": True} if outline.sparse else {}),
+            sparse=outline.sparse,
         )
+        refuse_for_sparse(settings)
         with suppress(NameTaken):
             return registry.folder(registry.create(wanted.name, to_store(settings))), True
         folder = _called(registry, wanted.name)
