@@ -21,7 +21,7 @@ def ordered(given: SparseRows, at: Callable[[int], str]) -> SparseRows:
     owners, d = given.row_numbers(), given.dimension
     outside = (given.indices < 0) | (given.indices >= d)
     if outside.any():
-        raise _refused(errors.OutOfRange, f"has a place outside of 0 to {d - 1}", owners[outside], at)
+        raise _refused(errors.OutOfRange, f"has an index outside of 0 to {d - 1}", owners[outside], at)
     if bool((given.lengths > NUMBERS_MAX).any()):
         words = f"has more than the {NUMBERS_MAX} numbers that a vector may have"
         raise _refused(errors.OutOfRange, words, np.flatnonzero(given.lengths > NUMBERS_MAX), at)
@@ -33,7 +33,7 @@ def ordered(given: SparseRows, at: Callable[[int], str]) -> SparseRows:
         spots, values = spots[order], values[order]
         twice = np.flatnonzero(np.diff(spots) == 0)
         if len(twice):
-            raise _refused(errors.Invalid, "has the same place twice", owners[twice], at)
+            raise _refused(errors.Invalid, "has the same index twice", owners[twice], at)
     return SparseRows(given.indptr, (spots - owners * d).astype(INDEX_DTYPE), values, d)
 
 
