@@ -37,14 +37,15 @@ def make_stage(data: Path) -> Path:
 
 
 def put_in_place(stage: Path) -> Path:
-    """All of it is on the disk: it gets the name that the registry will know. Raises OSError; then the stage stays."""
+    """All of it is on the disk: it gets the name that the registry will know. Raises OSError; then nothing is left."""
     final = stage.with_name(stage.name.removesuffix(TMP_SUFFIX))
-    hit(RENAME)
-    os.rename(stage, final)
     try:
+        hit(RENAME)
+        os.rename(stage, final)
         hit(RENAMED_FSYNC)
         fsync_dir(final.parent)
     except BaseException:
+        take_away(stage)
         take_away(final)
         raise
     return final

@@ -57,6 +57,8 @@ SHARES: dict[Extent, Share] = {
 }
 ROUND = 400
 """Images taken in one run of the script: 1.5 MB each, in memory."""
+ELSEWHERE = ("repair.", "snapshot.", "restore.", "alias.")
+"""test_repair_killed.py, test_snapshots_killed.py"""
 FEW = ("segment.published", "database.committed", "registry.drop.unregistered")
 """Crashes that leave something of every kind to recovery: a file, a log, a folder."""
 
@@ -112,7 +114,7 @@ def test_killed_at_every_failpoint(
             again += images
         judge_all(judges, KILLED, cases, share.more, begun)
         judge_all(judges, KILLED_AGAIN, again, 0, time.monotonic())
-    elsewhere = {name for name in names.result() if name.startswith("repair.")}  # test_repair_killed.py
+    elsewhere = {name for name in names.result() if name.startswith(ELSEWHERE)}
     missed = set(names.result()) - reached - AFTER_FAILURE.keys() - elsewhere
     assert not missed, f"the script does not come to {sorted(missed)}"
 

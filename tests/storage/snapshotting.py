@@ -66,13 +66,15 @@ def left(data: Path) -> set[str]:
     return there - named
 
 
-def images(data: Path, into: Path, act: Callable[[], object]) -> list[Path]:
-    """Runs `act`; what lay on the disk at each of its failpoints, which is what a kill there would leave."""
+def images(data: Path, into: Path, act: Callable[[], object], wanted: Callable[[str, int], bool]) -> list[Path]:
+    """Runs `act`; what lay on the disk at the failpoints wanted (name, which hit), which is what a kill there leaves."""
     counts: Counter[str] = Counter()
     taken: list[Path] = []
 
     def see(point: str, halfwrite: Callable[[], object] | None) -> None:
         counts[point] += 1
+        if not wanted(point, counts[point]):
+            return
         for half in [False, True] if halfwrite is not None else [False]:
             if half:
                 assert halfwrite is not None
