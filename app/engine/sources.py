@@ -43,10 +43,10 @@ def open_source(data: Path, staging: Path, source: dict[str, Any]) -> Reader:
 def open_files(
     paths: Sequence[Path], ids: Path | None, metadata: Path | None, format: str | None, options: ReadOptions
 ) -> Reader:
-    """Files of one format joined in that order, or one folder. What stands beside a single file belongs to it, unless
-    others are given. Raises BadFile, OSError."""
+    """Files of one format joined in that order, or one folder. What stands beside a single file or folder belongs to
+    it, unless others are given. Raises BadFile, OSError."""
     chosen = _format(paths[0], format)
-    if len(paths) == 1 and paths[0].is_file():
+    if len(paths) == 1:
         found = [path if path.is_file() else None for path in beside(paths[0], chosen)]
         ids, metadata = ids or found[0], metadata or found[1]
     reader = chosen.read(paths, options)

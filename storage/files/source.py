@@ -31,7 +31,7 @@ class Part:
         self.size = length - offset if size is None else size
         if not 0 <= offset <= length or not 0 <= self.size <= length - offset:
             raise BadFile(f"the file has {length} bytes, and must have {offset + self.size}: it is cut")
-        self._fd = file.fileno()
+        self._file = file
         self._offset = offset
 
     def read_into(self, buffer: memoryview, offset: int) -> None:
@@ -39,7 +39,7 @@ class Part:
             raise BadFile("ends too soon")
         done = 0
         while done < len(buffer):
-            n = os.preadv(self._fd, [buffer[done:]], self._offset + offset + done)
+            n = os.preadv(self._file.fileno(), [buffer[done:]], self._offset + offset + done)
             if n == 0:
                 raise BadFile("the file was cut while it was read")
             done += n

@@ -1,0 +1,67 @@
+"""Ids and metadata in files beside vectors whose format holds neither."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from app.engine.sources import open_files
+from storage.files import sidecars
+from storage.files.contract import BadFile, ReadOptions, WriteOptions
+from storage.files.formats import FORMATS
+from tests.files.kit import DENSE, batches_of, outline_of, path_of, rows_of, same_bits, whole, write
+
+
+@pytest.mark.parametrize("name", DENSE)
+def test_what_stands_beside_a_file_or_folder_is_found(name: str, tmp_path: Path) -> None:
+    rows, path = rows_of(90, ids="str", metadata=True), path_of(tmp_path, FORMATS[name])
+    write(FORMATS[name], path, rows, "str")
+    raw = name in ("raw", "shards")
+    options = ReadOptions(dtype="float32", shape=(90, 5)) if raw else ReadOptions()
+    got = whole(open_files([path], None, None, name, options))
+    assert same_bits(got.vectors, rows.vectors) and got.ids == rows.ids and got.metadata == rows.metadata
+
+
+def test_names(tmp_path: Path) -> None:
+    for path, name in (("a/x.npy", "npy"), ("a/x.NPY", "npy"), ("a/x", "shards"), ("a/x.blob", "tensorblob")):
+        assert [str(p) for p in sidecars.beside(Path(path), FORMATS[name])] == ["a/x.ids.npy", "a/x.metadata.jsonl"]
+    assert sidecars.beside(Path("x.1"), FORMATS["tensorblob"])[0] == Path("x.1.ids.npy")
+    assert sidecars.beside(Path(".npy"), FORMATS["npy"])[0] == Path(".npy.ids.npy")
+
+
+def test_those_given_take_the_place_of_those_in_the_file(tmp_path: Path) -> None:
+    write(FORMATS["npz"], tmp_path / "x.npz", rows_of(12, ids="str", metadata=True), "str")
+    np.save(tmp_path / "other.npy", np.arange(12, dtype=np.uint8))
+    reader = FORMATS["npz"].read([tmp_path / "x.npz"], ReadOptions())
+    got = whole(sidecars.read_beside(reader, tmp_path / "other.npy", None))
+    assert same_bits(got.ids, np.arange(12)) and got.metadata == rows_of(12, metadata=True).metadata
+
+
+def test_a_batch_without_what_was_announced_is_refused(tmp_path: Path) -> None:
+    rows = rows_of(10, ids="int", metadata=True)
+    for name in ("npy", "npz", "safetensors"):
+        path = path_of(tmp_path, FORMATS[name])
+        writer = sidecars.write_beside(FORMATS[name], path, outline_of(rows, "int"), WriteOptions())
+        with pytest.raises(ValueError, match="does not bring"):
+            writer.write(batches_of(rows)[0]._replace(ids=None))
+        writer.abort()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_spaces_and_line_ends_in_json_do_no_harm(tmp_path: Path) -> None:
+    rows = rows_of(3)._replace(metadata=[b'{\r\n"a":\n1}', None, b"{}"])
+    write(FORMATS["npy"], tmp_path / "x.npy", rows)
+    place = sidecars.beside(tmp_path / "x.npy", FORMATS["npy"])[1]
+    assert len(place.read_bytes().splitlines()) >= 3
+    place.write_bytes(place.read_bytes().rstrip().replace(b"null", b"\tnull \r"))
+    got = whole(open_files([tmp_path / "x.npy"], None, None, None, ReadOptions()))
+    assert got.metadata == [b'{\r "a": 1}', None, b"{}"]
+
+
+def test_a_reader_that_cannot_be_had_is_closed(tmp_path: Path) -> None:
+    write(FORMATS["npy"], tmp_path / "x.npy", rows_of(3))
+    reader = FORMATS["npy"].read([tmp_path / "x.npy"], ReadOptions())
+    with pytest.raises(BadFile):
+        sidecars.read_beside(reader, tmp_path / "none", None)
+    with pytest.raises(ValueError, match="closed"):
+        next(reader.batches(3))
