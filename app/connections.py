@@ -4,6 +4,7 @@ A client that is slow costs nothing but its connection: a look at all of them ev
 exceeded a bound. So no request pays for a timer of its own.
 """
 
+import asyncio
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -38,10 +39,11 @@ class Patience:
 
 
 class DealtProtocol(HttpToolsProtocol):
-    """uvicorn's HTTP protocol that tells when its connection has ended, and refuses in our words."""
+    """uvicorn's HTTP protocol that tells when its connection has begun and ended, and refuses in our words."""
 
-    def __init__(self, lost: Callable[[], None], **uvicorns: Any) -> None:
+    def __init__(self, made: Callable[[], None], lost: Callable[[], None], **uvicorns: Any) -> None:
         super().__init__(**uvicorns)
+        self._made = made
         self._lost = lost
         self.came = 0
         """Bytes of bodies so far."""
@@ -53,6 +55,10 @@ class DealtProtocol(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         self.came += len(body)
         super().on_body(body)
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
+        super().connection_made(transport)
+        self._made()
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
@@ -126,7 +132,8 @@ _PHRASES = {400: "Bad Request", 408: "Request Timeout"}
 
 
 def make_room(connections: Iterable[DealtProtocol]) -> None:
-    """Close those that are idle longest."""
+    """Close those that are idle longest. They do not count as open any more, though it takes a turn to close them."""
     idle = [(since, id(c), c) for c in connections if (since := c.idle_since()) is not None]
     for _, _, connection in sorted(idle)[:GIVE_WAY]:
+        connection.connections.discard(connection)
         connection.transport.close()

@@ -17,6 +17,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 
 import uvicorn
 
@@ -58,6 +59,8 @@ class DealtServer(uvicorn.Server):
         self.tls = server_context(settings)
         self._files = Watched([*key_files(settings), *tls_files(settings)])
         self._lost = 0
+        self._coming = 0
+        """Connections dealt to us that no protocol has yet: they are a task, or shake hands."""
         self._adopting: set[asyncio.Task[None]] = set()
 
     @contextlib.contextmanager
@@ -106,12 +109,16 @@ class DealtServer(uvicorn.Server):
             connection.close()
             self._count_lost()
             return
-        task = asyncio.get_running_loop().create_task(self._adopt(connection))
+        task = asyncio.get_running_loop().create_task(self._adopt(connection, self._open() >= most))
+        self._coming += 1
         self._adopting.add(task)
         task.add_done_callback(self._adopting.discard)
 
     def _open(self) -> int:
-        return len(self.server_state.connections) + len(self._adopting)
+        return len(self.server_state.connections) + self._coming
+
+    def _came(self) -> None:
+        self._coming -= 1
 
     def _connections(self) -> list[DealtProtocol]:
         return [c for c in self.server_state.connections if isinstance(c, DealtProtocol)]
@@ -133,11 +140,11 @@ class DealtServer(uvicorn.Server):
         except SettingError as error:  # it may be half written: the next change is looked at again
             log.error("keys and certificate stay as they were: %s", error)
 
-    async def _adopt(self, connection: socket.socket) -> None:
+    async def _adopt(self, connection: socket.socket, crowded: bool) -> None:
         connection.setblocking(False)
         try:
             await asyncio.get_running_loop().connect_accepted_socket(
-                self._protocol,
+                partial(self._protocol, crowded),
                 connection,
                 ssl=self.tls,
                 ssl_handshake_timeout=None if self.tls is None else HANDSHAKE_S,
@@ -146,11 +153,12 @@ class DealtServer(uvicorn.Server):
         except OSError as error:  # it was closed on its way, or speaks no TLS
             log.debug("a connection was lost before it was served: %s", error)
             connection.close()
+            self._came()
             self._count_lost()
 
-    def _protocol(self) -> DealtProtocol:
-        crowded = self._open() > self.patience.connections
+    def _protocol(self, crowded: bool) -> DealtProtocol:
         return DealtProtocol(
+            self._came,
             self._count_lost,
             config=self.config,
             server_state=self.server_state,

@@ -13,7 +13,7 @@ from starlette.routing import Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.api import aliases, collections, index, limits, metrics, reads, recall, search, service, snapshots, transfer
-from app.api.bodies import Room
+from app.api.bodies import ClientGone, Room
 from app.api.gate import Gate
 from app.api.keys import load_keys
 from app.api.openapi import document
@@ -112,11 +112,16 @@ def create_app(
     app.add_exception_handler(Refused, on_refused)
     app.add_exception_handler(RequestValidationError, on_validation)
     app.add_exception_handler(HTTPException, on_http_exception)
+    app.add_exception_handler(ClientGone, _on_client_gone)
     hot = HotPath(super(Application, app).__call__, app.hot)
     app.gate = Gate(hot, load_keys(settings), rates, Room(settings.bodies_bytes), settings.queue_s)
     seen = Seen(app.gate, route_series(app.hot, app.typed), settings.access_log, settings.slow_ms, traces)
     app.front = RequestIds(seen)
     return app
+
+
+async def _on_client_gone(request: Request, error: Exception) -> Response:
+    return Response(status_code=400)  # nobody reads it
 
 
 async def _docs(request: Request) -> Response:

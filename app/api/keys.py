@@ -116,6 +116,8 @@ def _listed(path: Path, rate: float) -> list[Key]:
         entries = msgspec.toml.decode(_text(path), type=_File).keys
     except msgspec.DecodeError as error:  # the place alone: the line might hold a key
         raise SettingError(f"{where} cannot be read: {_without_values(error)}") from None
+    if not entries:  # or a file that was emptied by mistake would open the server to everybody
+        raise SettingError(f"{where} holds no key")
     return [_from(entry, f"{where}, keys[{i}]", rate) for i, entry in enumerate(entries)]
 
 

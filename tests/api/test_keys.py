@@ -67,6 +67,7 @@ def test_without_keys_everybody_may_everything() -> None:
     [
         ("[[keys]]\nname = 'a'\nkey = 'secret' x", "it is no TOML"),
         ("[[keys]]\nname = 'a'\nkey = 'secret'\nrights = 'all'", "Invalid enum value"),
+        ("keys = []", "holds no key"),
         ("[[keys]]\nname = 'a'\nrights = 'read'", "exactly one of key and sha256"),
         ("[[keys]]\nname = 'a'\nrights = 'read'\nkey = 'secret'\nsha256 = 'x'", "exactly one of key and sha256"),
         ("[[keys]]\nname = 'a'\nrights = 'read'\nsha256 = 'secret'", "not 64 hexadecimal digits"),
