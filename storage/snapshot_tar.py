@@ -138,6 +138,7 @@ class Unpacker:
             raise Damaged(f"the tar lacks {len(self._missing)} files of the manifest, {min(self._missing)} among them")
         if not self._ended:
             raise Damaged("the tar is cut off: it has no end")
+        hit(WRITE_FSYNC)
         for folder in sorted({(self._stage / e.path).parent for e in self.manifest.files}, reverse=True):
             fsync_dir(folder)
         for content in self.manifest.collections:

@@ -31,18 +31,21 @@ def judged(data: Path, snapshot: Path, wanted: Mapping[str, str], trusted: bool)
     contents = {content.name: content for content in whole.collections}
     root = snapshot_stage.stage(data, snapshot, whole, {new: contents[old] for new, old in wanted.items()}, trusted)
     try:
-        _judge(root)
+        _judge(root, set(wanted))
     except BaseException:
         snapshot_files.take_away(root)
         raise
     return root
 
 
-def _judge(root: Path) -> None:
+def _judge(root: Path, wanted: set[str]) -> None:
     """Damaged indexes and columns are forgotten: they are made anew."""
     recover(root)
     with closing(Registry(root)) as registry:
         entries = registry.read()
+    dropped = wanted - {entry.name for entry in entries}
+    if dropped:
+        raise errors.Damaged(f"collection {min(dropped)} is marked as dropped")
     for entry in entries:
         if entry.reason is not None:
             raise errors.Damaged(f"collection {entry.name}: {entry.reason}")

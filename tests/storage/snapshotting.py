@@ -67,7 +67,7 @@ def left(data: Path) -> set[str]:
 
 
 def images(data: Path, into: Path, act: Callable[[], object], wanted: Callable[[str, int], bool]) -> list[Path]:
-    """Runs `act`; what lay on the disk at the failpoints wanted (name, which hit), which is what a kill there leaves."""
+    """Runs `act`; what lay on the disk at the failpoints wanted (name, which hit): what a kill there leaves."""
     counts: Counter[str] = Counter()
     taken: list[Path] = []
 

@@ -218,7 +218,7 @@ def test_all_collections_or_none(tmp_path: Path) -> None:
 @pytest.mark.parametrize("what", ["catalogue", "segment", "manifest", "missing"])
 def test_what_is_damaged_is_not_restored_and_check_says_so(tmp_path: Path, what: str) -> None:
     filled(tmp_path).close()
-    folder, whole = take(tmp_path, "monday")
+    folder, _ = take(tmp_path, "monday")
     paths = {"catalogue": "c/*/catalog.db", "manifest": "manifest.json"}
     (path, *_) = sorted(folder.glob(paths.get(what, f"c/*/{SEGMENTS_NAME}/*.h5")))
     if what == "missing":
