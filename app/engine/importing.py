@@ -152,13 +152,14 @@ def _folder(wanted: Wanted, outline: Outline) -> tuple[Path, bool]:
             raise BadFile("it has vectors of no dimension")
         settings = CollectionSettings(
             outline.dimension,
+            metric="dot" if outline.sparse else "cosine",
             dtype="float16" if outline.dtype == "float16" else "float32",
             id_type=outline.ids or "auto",
             sparse=outline.sparse,
         )
         refuse_for_sparse(settings)
         with suppress(NameTaken):
-            return registry.folder(registry.create(wanted.name, to_store(settings))), True
+            return registry.folder(registry.create(wanted.name, to_store(settings), wanted.staging.name)), True
         folder = _called(registry, wanted.name)
         if folder is None:
             raise errors.Conflict(f"{wanted.name} is dropped and made again while it is imported: import again")
