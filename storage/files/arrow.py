@@ -23,6 +23,8 @@ from storage.files.source import open_file
 __all__ = ["read_arrow", "read_parquet", "write_arrow", "write_parquet"]
 
 told = partial(foreign.told, "Arrow")
+_RAISED: Final = (pa.ArrowException, ValueError, OverflowError, OSError)
+"""By Arrow, where calls of ours stand among its own."""
 MAGIC: Final = b"ARROW1"
 COLUMNS_MAX: Final = 10_000
 BUFFER_BYTES: Final = 1 << 20
@@ -101,7 +103,7 @@ class ArrowReader:
         self._batches = batches
         self._files = files
         try:
-            with told("the schema"):
+            with told("the schema", _RAISED):
                 only(options, "vectors", "ids", "metadata", "flatten", "shape", of="Arrow")
                 self._chosen = _choose(schema, options)
                 self.outline = self._outline(schema, count, options)
@@ -119,7 +121,7 @@ class ArrowReader:
                     break
                 batch.validate(full=True)
             for start in range(0, batch.num_rows, rows):
-                with told("the rows"):
+                with told("the rows", _RAISED):
                     part = self._part(batch.slice(start, rows), done)
                 yield part
                 done += part.rows

@@ -37,16 +37,16 @@ def is_sparse(kind: pa.DataType) -> bool:
         found = kind.field(VALUES).type
         lists = _any(_LISTS, found) and (_any(_FLOATS, found.value_type) or kinds.is_integer(found.value_type))
         return lists and is_sparse(kind.field(INDICES).type)
-    return (kinds.is_list(kind) or kinds.is_large_list(kind)) and kinds.is_integer(kind.value_type)
+    return _any((kinds.is_list, kinds.is_large_list), kind) and bool(kinds.is_integer(kind.value_type))
 
 
 def is_ids(kind: pa.DataType) -> bool:
     kind = kind.value_type if kinds.is_dictionary(kind) else kind
-    return kinds.is_integer(kind) or is_text(kind)
+    return bool(kinds.is_integer(kind)) or is_text(kind)
 
 
 def is_text(kind: pa.DataType) -> bool:
-    return kinds.is_string(kind) or kinds.is_large_string(kind) or kinds.is_string_view(kind)
+    return _any((kinds.is_string, kinds.is_large_string, kinds.is_string_view), kind)
 
 
 def stored_type(kind: pa.DataType) -> pa.DataType:
@@ -182,7 +182,8 @@ def _counts(column: pa.Array) -> NDArray[np.int64]:
     """How long each list is."""
     if kinds.is_fixed_size_list(column.type):
         return np.full(len(column), column.type.list_size, np.int64)
-    return np.diff(column.offsets.to_numpy()).astype(np.int64)
+    offsets: NDArray[Any] = column.offsets.to_numpy()
+    return np.diff(offsets).astype(np.int64)
 
 
 def _no_nulls(column: pa.Array, what: str, first: int) -> None:

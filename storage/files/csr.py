@@ -10,11 +10,15 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from storage.files.contract import DIMENSION_MAX, BadFile, Outline, Sparse
+from storage.files.contract import BadFile, Outline, Sparse
 from storage.files.numbers import FLOATS
 
+DIMENSION_MAX: Final = 2**31 - 1
+"""As in a sparse collection."""
+ROW_MAX: Final = 65_536
+"""Numbers of one row, likewise."""
 NUMBERS_MAX: Final = 2 << 20
-"""Of one batch, so that a few dense rows among sparse ones cannot fill the memory; a single row may have more."""
+"""Of one batch, so that a few dense rows among sparse ones cannot fill the memory."""
 Take = Callable[[int, int], NDArray[Any]]
 """Elements start … stop of one array, in native byte order."""
 SAVE_HINT: Final = "scipy.sparse.save_npz(path, matrix.tocsr()) writes one"
@@ -30,8 +34,7 @@ class Csr:
         self, rows: int, dimension: int, stored: int, indptr: Take, indices: Take, values: Take | None, dtype: str
     ) -> None:
         """dtype: of the values as NumPy calls it."""
-        if not 1 <= dimension <= DIMENSION_MAX:
-            raise BadFile(f"{dimension} columns: 1 to {DIMENSION_MAX} can be a vector")
+        check_dimension(dimension)
         kept = dtype in ("float16", "float32")
         notes = () if kept or values is None else (f"{dtype} values are brought to float32",)
         self.outline = Outline(dimension, _stored_as(dtype), rows, sparse=True, notes=notes)
@@ -39,7 +42,8 @@ class Csr:
         self._indptr = indptr
         self._indices = indices
         self._values = values
-        self._seen: tuple[int, NDArray[np.int64]] | None = None
+        self._seen = 0, np.empty(0, np.int64)
+        """Where a row begins, as read last: (first row, its numbers). None is read twice, for it may be unpacked."""
 
     def limit(self, start: int, stop: int) -> int:
         """The last row of a batch from start that keeps to NUMBERS_MAX, and is at most stop. Raises BadFile."""
@@ -55,35 +59,43 @@ class Csr:
         return of_counts(np.diff(ends), self._indices(first, last), values, self.outline.dimension, start)
 
     def _ends(self, start: int, stop: int) -> NDArray[np.int64]:
-        if self._seen is not None and self._seen[0] == start and len(self._seen[1]) > stop - start:
-            return self._seen[1]
-        ends = self._indptr(start, stop + 1)
-        if ends.dtype.kind not in "iu":
-            raise BadFile(f"indptr is of {ends.dtype}, should be whole numbers")
-        wrong = np.zeros(len(ends), bool)
-        wrong[1:] = ends[1:] < ends[:-1]
-        wrong |= (ends < 0) | (ends > self._stored)
-        if start == 0:
-            wrong[0] |= ends[0] != 0
+        first, ends = self._seen
+        ends = ends[start - first :] if first <= start <= first + len(ends) else ends[:0]
+        if start + len(ends) < stop + 1:
+            more = self._indptr(start + len(ends), stop + 1)
+            if more.dtype.kind not in "iu":
+                raise BadFile(f"indptr is of {more.dtype}, should be whole numbers")
+            ends = np.concatenate([ends, more.astype(np.int64)])
+        wrong = (ends < 0) | (ends > self._stored)
+        wrong[1:] |= ends[1:] < ends[:-1]
+        wrong[0] |= start == 0 and ends[0] != 0
         if wrong.any():
             raise BadFile("indptr does not ascend from 0 to the number of values", start + int(np.argmax(wrong)))
-        self._seen = start, ends.astype(np.int64, copy=False)
-        return self._seen[1]
+        if (long := np.diff(ends) > ROW_MAX).any():
+            raise BadFile(f"more than {ROW_MAX:,} numbers in a row", start + int(np.argmax(long)))
+        self._seen = start, ends
+        return ends
+
+
+def check_dimension(dimension: int) -> None:
+    """Raises BadFile."""
+    if not 1 <= dimension <= DIMENSION_MAX:
+        raise BadFile(f"{dimension} columns: 1 to {DIMENSION_MAX} can be a sparse vector")
 
 
 def canonical(indptr: NDArray[np.int64], indices: NDArray[np.int64], values: NDArray[np.float32], d: int) -> Sparse:
     """Columns ascending within each row, those that stand there twice summed."""
-    rows = np.repeat(np.arange(len(indptr) - 1), np.diff(indptr))
-    places = rows * d + indices
+    # Rows and columns as one number each, which fits: 2^31 columns, and far fewer than 2^32 rows in a batch.
+    places = np.repeat(np.arange(len(indptr) - 1), np.diff(indptr)) * d + indices
     if (places[1:] > places[:-1]).all():
         return Sparse(indptr, indices, values)
     order = np.argsort(places, kind="stable")
     places = places[order]
     firsts = np.flatnonzero(np.diff(places, prepend=-1))
-    summed = np.add.reduceat(values[order], firsts) if len(firsts) else values
     kept = places[firsts]
     counts = np.bincount(kept // d, minlength=len(indptr) - 1)
-    return Sparse(np.concatenate([[0], np.cumsum(counts)]), kept % d, summed)
+    ends = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts, dtype=np.int64)])
+    return Sparse(ends, kept % d, np.add.reduceat(values[order], firsts))
 
 
 def of_counts(

@@ -5,7 +5,7 @@ and times are text as in ISO 8601 (a time zone kept as an offset), durations lik
 digits, bytes Base64, UUIDs text.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -15,7 +15,7 @@ from storage.files.contract import METADATA_BYTES_MAX, BadFile
 _ENCODER: Final = msgspec.json.Encoder(decimal_format="number")
 
 
-def objects(columns: dict[str, Sequence[Any]], first: int, *, absent: bool = False) -> list[bytes | None]:
+def objects(columns: Mapping[str, Sequence[Any]], first: int, *, absent: bool = False) -> list[bytes | None]:
     """One JSON object a row, of as many columns as long. first: the number of the first row, for messages. absent: a
     None is a field that the row does not have; None for a row that has none. Raises BadFile with the row."""
     names = list(columns)

@@ -10,14 +10,15 @@ _SAID_MAX: Final = 300
 
 
 @contextmanager
-def told(library: str, what: str) -> Iterator[None]:
-    """library: how people call it; what: the place. On damaged files they raise nearly anything."""
+def told(library: str, what: str, errors: tuple[type[Exception], ...] = (Exception,)) -> Iterator[None]:
+    """library: how people call it; what: the place. errors: what counts: anything, for that is what they
+    raise on damaged files. So only their calls stand inside, or the errors are named."""
     try:
         yield
     except BadFile:
         raise
     except MemoryError:
         raise BadFile(f"{what}: {library} asks for more memory than it may have") from None
-    except Exception as e:
+    except errors as e:
         said = str(e).strip().partition("\n")[0] or type(e).__name__
         raise BadFile(f"{what}: {library} cannot read it: {said[:_SAID_MAX]}") from e

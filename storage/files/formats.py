@@ -52,15 +52,18 @@ FORMATS: dict[str, Format] = {
     f.name: f
     for f in (
         Format("npy", "npy", (".npy",), streams=True),
-        Format("npz", "npz", (".npz",), holds_ids=True, holds_metadata=True, streams=True),
+        Format("npz", "npz", (".npz",), holds_ids=True, holds_metadata=True, sparse="too", streams=True),
         Format("raw", "raw", (".raw", ".bin", ".dat", ".mmap", ".memmap"), streams=True),
         Format("shards", "raw", folder=True),
         Format("safetensors", "safetensors_file", (".safetensors",), holds_ids=True, holds_metadata=True),
         Format("tensorblob", "tensorblob_folder", (".blob", ".tensorblob"), folder=True),
         Format("pt", "torch_file", (".pt", ".pth"), holds_ids=True, holds_metadata=True, streams=True),
         Format("hdf5", "hdf5", (".h5", ".hdf5", ".he5"), holds_ids=True, holds_metadata=True, sparse="too"),
+        Format("csr", "csr_npz", holds_ids=True, holds_metadata=True, sparse="only", streams=True),
         Format("ann", "hdf5", holds_ids=True, holds_metadata=True),
-        Format("parquet", "arrow", (".parquet", ".pq"), holds_ids=True, holds_metadata=True, sparse="too", streams=True),
+        Format(
+            "parquet", "arrow", (".parquet", ".pq"), holds_ids=True, holds_metadata=True, sparse="too", streams=True
+        ),
         Format(
             "arrow",
             "arrow",

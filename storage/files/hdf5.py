@@ -1,30 +1,20 @@
 """HDF5: a dataset of any path, with ids and metadata in datasets beside it; sparse vectors as a CSR group; files of
 ann-benchmarks with their queries and ground truth."""
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from storage.files import hdf5_csr
-from storage.files.contract import (
-    ID_BYTES_MAX,
-    BadFile,
-    Batch,
-    GroundTruth,
-    IdKind,
-    Ids,
-    Outline,
-    Reader,
-    ReadOptions,
-    Sparse,
-)
+from storage.files.contract import ID_BYTES_MAX, BadFile, IdKind, Ids, Outline, Reader, ReadOptions
 from storage.files.given import whole_numbers
-from storage.files.hdf5_metadata import Fields, metadata_of
+from storage.files.ground_truth import ground_truth
+from storage.files.hdf5_metadata import metadata_of
 from storage.files.hdf5_open import Hdf5, told
 from storage.files.hdf5_rows import Rows, open_rows
 from storage.files.hdf5_texts import Texts
@@ -33,49 +23,9 @@ from storage.files.hdf5_write import write_ann, write_hdf5
 from storage.files.naming import IDS, METADATA, the_vectors
 from storage.files.numbers import float_dtype, item_shape
 from storage.files.options import only
+from storage.files.parts import Parts, Vectors
 
-__all__ = ["Hdf5Reader", "read_ann", "read_hdf5", "write_ann", "write_hdf5"]
-
-
-class Vectors(NamedTuple):
-    """Those of a file. outline: without ids and metadata."""
-
-    outline: Outline
-    take: Callable[[int, int], NDArray[Any]] | Callable[[int, int], Sparse]
-    limit: Callable[[int, int], int]
-    """How many of rows start … stop one batch may have: (start, stop) → the stop to keep to."""
-
-
-class Hdf5Reader:
-    """See `Reader`; `ground_truth` besides."""
-
-    def __init__(
-        self, file: Hdf5, vectors: Vectors, ids: "Hdf5Ids | None", fields: Fields | None, truth: GroundTruth | None
-    ) -> None:
-        self.outline = replace(vectors.outline, ids=ids.kind if ids else None, metadata=fields is not None)
-        self.ground_truth = truth
-        self._file = file
-        self._vectors = vectors
-        self._ids = ids
-        self._fields = fields
-        rows = self.outline.rows
-        for what, count in (("ids", ids and ids.count), ("metadata", fields and fields.count)):
-            if count is not None and count != rows:
-                raise BadFile(f"there are {count} {what} and {rows} vectors")
-
-    def batches(self, rows: int) -> Iterator[Batch]:
-        total, start = self.outline.rows or 0, 0
-        while start < total:
-            stop = self._vectors.limit(start, min(start + rows, total))
-            yield Batch(
-                self._vectors.take(start, stop),
-                self._ids.take(start, stop) if self._ids else None,
-                self._fields.take(start, stop) if self._fields else None,
-            )
-            start = stop
-
-    def close(self) -> None:
-        self._file.close()
+__all__ = ["read_ann", "read_hdf5", "write_ann", "write_hdf5"]
 
 
 class Hdf5Ids:
@@ -92,7 +42,7 @@ class Hdf5Ids:
         shape = tuple(int(n) for n in dataset.shape)
         if len(shape) != 1:
             raise BadFile(f"{path} has {len(shape)} dimensions; ids have one")
-        self.count = shape[0]
+        self.rows = shape[0]
 
     def take(self, start: int, stop: int) -> Ids:
         if self._texts is not None:
@@ -104,44 +54,41 @@ class Hdf5Ids:
 def read_hdf5(path: Path, options: ReadOptions) -> Reader:
     """vectors: a dataset of floats, or a group or dataset of sparse ones (`hdf5_csr`). Raises BadFile and OSError."""
     only(options, "vectors", "ids", "metadata", "flatten", "shape", of="HDF5")
-    file = Hdf5(path)
-    try:
-        return _read(file, options)
-    except BaseException:
-        file.close()
-        raise
+    with ExitStack() as files:
+        file = Hdf5(path)
+        files.callback(file.close)
+        reader = _read(file, options)
+        reader.files = files.pop_all()
+    return reader
 
 
 def read_ann(path: Path, options: ReadOptions) -> Reader:
     """The same of a file of ann-benchmarks: it must have queries and their true nearest."""
     reader = read_hdf5(path, options)
-    if not isinstance(reader, Hdf5Reader) or reader.ground_truth is None:
+    if ground_truth(reader) is None:
         reader.close()
         raise BadFile("no file of ann-benchmarks: it holds train, test and neighbors")
     return reader
 
 
-def _read(file: Hdf5, options: ReadOptions) -> Hdf5Reader:
+def _read(file: Hdf5, options: ReadOptions) -> Parts:
     root = file.group("/")
     held = [name for name, found in root.items() if _can_be_vectors(found)]
     usual = TRAIN if options.vectors is None and TRAIN in held and "vectors" not in held else options.vectors
     name = usual if usual is not None and "/" in usual else the_vectors(_all_of(held, root, usual), usual)
     found = file.find(name)
-    sparse = hdf5_csr.open_sparse(file, name, found, options.shape)
-    if sparse is None:
-        vectors = _dense(file, name, options.flatten)
-    else:
-        vectors = Vectors(sparse.outline, sparse.take, sparse.limit)
+    vectors = hdf5_csr.open_sparse(file, name, found, options.shape) or _dense(file, name, options.flatten)
     beside = name.rpartition("/")[0]
     ids = options.ids if options.ids is not None else _beside(file, beside, IDS)
     metadata = options.metadata if options.metadata is not None else _beside(file, beside, METADATA)
-    truth = read_truth(file, root, vectors.outline) if name.strip("/") == TRAIN and sparse is None else None
-    return Hdf5Reader(
-        file,
+    fields = metadata_of(file, metadata) if metadata is not None else None
+    judged = name.strip("/") == TRAIN and not vectors.outline.sparse
+    return Parts(
         vectors,
         Hdf5Ids(file, ids) if ids is not None else None,
-        metadata_of(file, metadata) if metadata is not None else None,
-        truth,
+        fields,
+        fields.count if fields else None,
+        read_truth(file, root, vectors.outline) if judged else None,
     )
 
 
@@ -185,4 +132,4 @@ def _dense(file: Hdf5, name: str, flatten: bool) -> Vectors:
         found = rows_of.rows(0, width) if one else rows_of.rows(start, stop)
         return found.reshape(stop - start, width)
 
-    return Vectors(Outline(width, dtype.name, rows), take, lambda _, stop: stop)
+    return Vectors(Outline(width, dtype.name, rows), take)

@@ -1,18 +1,17 @@
 """Sparse vectors in an HDF5 file: a CSR group, as AnnData and h5sparse write it; or a dataset of
 variable length, in each row the columns that are not zero."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Final
 
 import h5py
 import numpy as np
 
 from storage.files import csr
-from storage.files.contract import DIMENSION_MAX, BadFile, Outline, Sparse
+from storage.files.contract import BadFile, Outline, Sparse
 from storage.files.hdf5_open import Hdf5, told
 from storage.files.hdf5_rows import Rows, open_rows
 from storage.files.hdf5_texts import Lists
+from storage.files.parts import Vectors
 
 DATA: Final = "data"
 INDICES: Final = "indices"
@@ -22,20 +21,11 @@ _SHAPES: Final = (SHAPE, "h5sparse_shape")
 _KINDS: Final = ("encoding-type", "h5sparse_format")
 
 
-@dataclass(frozen=True)
-class SparseRows:
-    """What is read of either kind."""
-
-    outline: Outline
-    take: Callable[[int, int], Sparse]
-    limit: Callable[[int, int], int]
-
-
 def is_sparse(group: h5py.Group) -> bool:
     return INDICES in group and INDPTR in group
 
 
-def open_sparse(file: Hdf5, path: str, found: Any, shape: tuple[int, ...] | None) -> SparseRows | None:
+def open_sparse(file: Hdf5, path: str, found: Any, shape: tuple[int, ...] | None) -> Vectors | None:
     """None where what was found is not sparse. shape: what was asked for; its last number is the dimension where the
     file does not say. Raises BadFile."""
     if isinstance(found, h5py.Group):
@@ -45,7 +35,7 @@ def open_sparse(file: Hdf5, path: str, found: Any, shape: tuple[int, ...] | None
     return _lists(file, path, shape) if lists else None
 
 
-def _group(file: Hdf5, path: str, asked: tuple[int, ...] | None) -> SparseRows:
+def _group(file: Hdf5, path: str, asked: tuple[int, ...] | None) -> Vectors:
     inside = file.group(path)
     if not {INDICES, INDPTR} <= inside.keys():
         raise BadFile(f"{path} is a group without {INDICES} and {INDPTR}; vectors are a dataset, or a CSR group")
@@ -73,7 +63,7 @@ def _group(file: Hdf5, path: str, asked: tuple[int, ...] | None) -> SparseRows:
         data.rows if data is not None else None,
         data.dtype.name if data is not None else "float32",
     )
-    return SparseRows(found.outline, found.take, found.limit)
+    return Vectors(found.outline, found.take, found.limit)
 
 
 def _check_kind(group: h5py.Group, path: str) -> None:
@@ -107,11 +97,10 @@ def _asked(path: str, asked: tuple[int, ...] | None) -> int:
     return asked[-1]
 
 
-def _lists(file: Hdf5, path: str, asked: tuple[int, ...] | None) -> SparseRows:
+def _lists(file: Hdf5, path: str, asked: tuple[int, ...] | None) -> Vectors:
     dimension = _asked(path, asked)
-    if not 1 <= dimension <= DIMENSION_MAX:
-        raise BadFile(f"{dimension} columns: 1 to {DIMENSION_MAX} can be a vector")
-    lists = Lists(file, file.dataset(path), DIMENSION_MAX)
+    csr.check_dimension(dimension)
+    lists = Lists(file, file.dataset(path), csr.ROW_MAX)
     outline = Outline(dimension, "float32", lists.count, sparse=True)
 
     def take(start: int, stop: int) -> Sparse:
@@ -119,6 +108,6 @@ def _lists(file: Hdf5, path: str, asked: tuple[int, ...] | None) -> SparseRows:
         counts = np.array([len(columns) for columns in found], np.int64)
         return csr.of_counts(counts, np.concatenate([*found, np.empty(0, np.int64)]), None, dimension, start)
 
-    # No list is longer than DIMENSION_MAX: so few fit into what a batch may hold, however long.
-    most = max(1, csr.NUMBERS_MAX // DIMENSION_MAX)
-    return SparseRows(outline, take, lambda start, stop: min(stop, start + most))
+    # So few fit into what a batch may hold, however long they are.
+    most = csr.NUMBERS_MAX // csr.ROW_MAX
+    return Vectors(outline, take, lambda start, stop: min(stop, start + most))

@@ -23,7 +23,14 @@ class Fields:
 
     def __init__(self, count: int, take: Callable[[int, int], list[bytes | None]]) -> None:
         self.count = count
-        self.take = take
+        self._take = take
+
+    def take(self, start: int, stop: int) -> list[bytes | None]:
+        """Raises BadFile with the row."""
+        return self._take(start, stop)
+
+    def finish(self, rows: int) -> None:
+        """There are as many as rows: that was compared."""
 
 
 def metadata_of(file: Hdf5, named: str) -> Fields:

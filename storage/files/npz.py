@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO, Final
 
 from seedvec import npy_header
-from storage.files import npy_part, zip_directory
+from storage.files import csr_npz, npy_part, zip_directory
 from storage.files.columns import Columns, opened
 from storage.files.contract import BadFile, Batch, Outline, Reader, ReadOptions, WriteOptions, Writer
 from storage.files.lines import Lines
@@ -29,15 +29,17 @@ DEFLATE: Final = "deflate"
 
 
 def read_npz(path: Path, options: ReadOptions) -> Reader:
-    """The vectors are the array asked for, `vectors`, or the only one besides ids."""
+    """The vectors are the array asked for, `vectors`, or the only one besides ids; or a sparse matrix of SciPy."""
+    with open_file(path) as file:
+        sparse = csr_npz.MARKS <= zip_directory.members(Part(file)).keys()
+    if sparse:
+        return csr_npz.read_csr(path, options)
     only(options, "vectors", "ids", "metadata", "flatten", of=".npz")
 
     def columns(files: ExitStack) -> Columns:
         file = files.enter_context(open_file(path))
         whole = Part(file)
         members = zip_directory.members(whole)
-        if {"indptr.npy", "indices.npy"} <= members.keys():
-            raise BadFile("a sparse matrix of SciPy: say format=csr")
         arrays = {_without(name, _NPY): name for name in members if name.endswith(_NPY)}
         texts = {_without(name, _LINES): name for name in members if name.endswith(_LINES)}
         ids = beside_them(arrays, options.ids, IDS)
@@ -57,7 +59,9 @@ def read_npz(path: Path, options: ReadOptions) -> Reader:
 
 
 def write_npz(path: Path, outline: Outline, options: WriteOptions) -> Writer:
-    """Stored, or with compression `deflate`."""
+    """Stored, or with compression `deflate`; sparse vectors as SciPy has them."""
+    if outline.sparse:
+        return csr_npz.write_csr(path, outline, options)
     plain(options, DEFLATE, of=".npz")
     return _Npz(path, outline, zipfile.ZIP_STORED if options.compression is None else zipfile.ZIP_DEFLATED)
 

@@ -54,14 +54,14 @@ def read_pt(path: Path, options: ReadOptions) -> Reader:
         archive = _Archive(files, path)
         with told(path.name):
             found = torch.load(path, map_location="meta", weights_only=True)
-            if (tensor := archive.tensor(found)) is not None:
-                reader = read_tensor(tensor, options)
-            elif isinstance(found, dict):
-                reader = read_dict(found, archive.tensor, options)
-            elif isinstance(found, list | tuple):
-                reader = read_list(found, archive.tensor, options)
-            else:
-                raise BadFile(f"{path.name}: holds a {type(found).__name__}, no tensor and nothing that holds some")
+        if (tensor := archive.tensor(found)) is not None:
+            reader = read_tensor(tensor, options)
+        elif isinstance(found, dict):
+            reader = read_dict(found, archive.tensor, options)
+        elif isinstance(found, list | tuple):
+            reader = read_list(found, archive.tensor, options)
+        else:
+            raise BadFile(f"{path.name}: holds a {type(found).__name__}, no tensor and nothing that holds some")
         reader.files = files.pop_all()
     return reader
 
