@@ -40,8 +40,9 @@ demo: setup
 	@$(VENV)/bin/python -m demo.prepare $(DEMO)
 	@$(VENV)/bin/python -m demo.tour $(DEMO)
 
+# Two at a time: each waits half of its time for servers of its own. A file's tests stay together, and share theirs.
 test: setup
-	$(VENV)/bin/python -m pytest $(TESTS)
+	$(VENV)/bin/python -m pytest -n $(or $(JOBS),2) --dist loadfile $(TESTS)
 
 faults: setup
 	$(VENV)/bin/python -m pytest tests/faults --faults=whole --timeout=3600 $(FAULTS)

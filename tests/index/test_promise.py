@@ -21,8 +21,9 @@ from tests.index.data import METRICS, vectors
 
 ROWS, DIMENSION, INNER = 8000, 48, 48
 INDEXED = ("hnsw", "ivf")
-TOLERANCE = 0.01
-"""So little data is certified by few queries, and a thousand are off by as much themselves."""
+TOLERANCE = {1: 0.025, 10: 0.01, 30: 0.01, 100: 0.01}
+"""So little data is certified by few queries, and a thousand are off by as much themselves: at k = 1, where each gives
+one answer, by 0.007, and the 400 that certify by 0.011."""
 ASKED = 1000
 DOUBT = {1: 0.03, 10: 0.02, 30: 0.02, 100: 0.02}
 """Of the mean over few queries, in three deviations: at k = 1 each gives one answer."""
@@ -80,7 +81,7 @@ class TestPromise:
         index = opener(kind, metric)
         plan = index.plan(k, asked)
         measured = recall(index, k, asked)
-        assert measured >= asked - TOLERANCE
+        assert measured >= asked - TOLERANCE[k]
         assert plan.expected_recall is not None and measured >= plan.expected_recall - DOUBT[k]
 
     def test_says_something(self, opener: Opener, kind: str, metric: Metric) -> None:
@@ -99,7 +100,7 @@ class TestPromise:
         narrow = {"ef_search": 1} if kind == "hnsw" else {"nprobe": 1, "rerank": 1}
         lying = Calibration((Front(10, (Point(narrow, 0.99, 0.985, 1.0),), 1000),))
         index = index.with_calibration(lying)
-        assert recall(index, 10, 0.95) < 0.95 - TOLERANCE
+        assert recall(index, 10, 0.95) < 0.95 - TOLERANCE[10]
         measured = shortfall(index, pictures(400, 3), 10, 0.95, quiet)
         assert measured.interval[1] < 0.95 and measured.interval[0] <= measured.recall <= measured.interval[1]
         assert measured.recall == pytest.approx(recall(index, 10, 0.95), abs=0.06) and measured.queries == 400
