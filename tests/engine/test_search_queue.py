@@ -1,0 +1,97 @@
+"""What waits for the search thread: bounded by the time that it will take, and not begun past its deadline."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from app.engine.errors import DeadlineExceeded, Overloaded
+from app.engine.search_queue import SearchQueue
+
+
+@pytest.fixture
+def pool() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(1) as made:
+        yield made
+
+
+def test_more_than_can_be_done_in_time_is_refused(pool: ThreadPoolExecutor) -> None:
+    queue, gate, done = SearchQueue(1.0), threading.Event(), []
+
+    def search(n: int) -> int:
+        gate.wait(10)
+        done.append(n)
+        return n
+
+    async def talk() -> None:
+        # Each is planned to take 0.6 s: one runs, two wait, which is over a second.
+        first = [asyncio.create_task(queue.run(pool, lambda n=n: search(n), 6e5)) for n in range(2)]
+        await asyncio.sleep(0)
+        with pytest.raises(Overloaded, match="1.2 s") as refused:
+            await queue.run(pool, lambda: search(9), 6e5)
+        assert refused.value.retry_after_s == 2
+        gate.set()
+        assert await asyncio.gather(*first) == [0, 1]
+        assert await queue.run(pool, lambda: search(2), 6e5) == 2
+
+    asyncio.run(talk())
+    assert done == [0, 1, 2]
+
+
+def test_one_is_always_let_wait(pool: ThreadPoolExecutor) -> None:
+    """However dear: a queue of one is none."""
+
+    async def talk() -> None:
+        queue = SearchQueue(0.0)
+        both = [queue.run(pool, lambda n=n: n, 1e9) for n in range(2)]
+        assert await asyncio.gather(*both) == [0, 1]
+
+    asyncio.run(talk())
+
+
+def test_what_searches_really_take_is_learnt(pool: ThreadPoolExecutor) -> None:
+    """Plans that say a hundred seconds for what takes none do not keep others out for ever."""
+
+    async def talk() -> None:
+        queue = SearchQueue(1.0)
+        for _ in range(60):
+            await queue.run(pool, lambda: None, 1e8)
+        both = [asyncio.create_task(queue.run(pool, lambda n=n: n, 1e6)) for n in range(20)]
+        assert await asyncio.gather(*both) == list(range(20))
+
+    asyncio.run(talk())
+
+
+def test_past_its_deadline_a_search_is_answered_and_not_begun(pool: ThreadPoolExecutor) -> None:
+    queue, gate, begun = SearchQueue(), threading.Event(), []
+
+    async def talk() -> None:
+        blocker = asyncio.create_task(queue.run(pool, lambda: gate.wait(10)))
+        await asyncio.sleep(0)
+        started = time.monotonic()
+        with pytest.raises(DeadlineExceeded):
+            await queue.run(pool, lambda: begun.append(1), 1e3, started + 0.05)
+        assert 0.05 <= time.monotonic() - started < 1
+        gate.set()
+        assert await blocker
+        assert await queue.run(pool, lambda: "next") == "next"
+
+    asyncio.run(talk())
+    assert not begun
+
+
+def test_a_search_that_fails_leaves_the_queue(pool: ThreadPoolExecutor) -> None:
+    def fail() -> None:
+        raise ValueError("broken")
+
+    async def talk() -> None:
+        queue = SearchQueue(0.5)
+        for _ in range(5):
+            with pytest.raises(ValueError, match="broken"):
+                await queue.run(pool, fail, 1e6)
+        assert await asyncio.gather(*(queue.run(pool, lambda: 1, 4e5) for _ in range(2))) == [1, 1]
+
+    asyncio.run(talk())
