@@ -1,5 +1,6 @@
 """Files of the programs that a format comes from are read, and theirs are the eyes that judge what is written."""
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,17 @@ def test_numpy_reads_ours(tmp_path: Path) -> None:
     assert same_bits(np.load(tmp_path / "y.npy"), rows.vectors)
     assert np.load(tmp_path / "y.ids.npy").tolist() == rows.ids
     assert (tmp_path / "y.metadata.jsonl").read_bytes() == b"".join((i or b"null") + b"\n" for i in rows.metadata or [])
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_a_zip_of_more_than_32_bits(method: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As any member is written when it is large: what zipfile counts as that is a constant."""
+    monkeypatch.setattr(zipfile, "ZIP64_LIMIT", 100)
+    with zipfile.ZipFile(tmp_path / "x.npz", "w", method) as archive:
+        for name, rows in (("first", ROWS), ("second", ROWS * 2)):
+            with archive.open(name + ".npy", "w", force_zip64=True) as member:
+                np.save(member, rows)  # type: ignore[arg-type]
+    assert same_bits(read("npz", tmp_path / "x.npz", ReadOptions(vectors="second")).vectors, ROWS * 2)
 
 
 def test_any_array_of_an_npz_can_be_the_vectors(tmp_path: Path) -> None:
