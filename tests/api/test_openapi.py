@@ -98,7 +98,7 @@ def test_every_operation_has_an_example_and_its_problems(spec: dict[str, Any]) -
             if status.startswith("2"):
                 content = response.get("content", {})
                 files = "application/x-tar" in content
-                assert status == "204" or files or "example" in content["application/json"], name
+                assert status == "204" or files or any("example" in media for media in content.values()), name
                 continue
             for code, example in response["content"]["application/problem+json"]["examples"].items():
                 assert TABLE[code].status == int(status) == example["value"]["status"], name
@@ -150,7 +150,7 @@ def test_the_examples_work(client: httpx.Client, spec: dict[str, Any]) -> None:
             documented = operation["responses"][str(response.status_code)]
             if name == "download_snapshot":
                 tar = response.content
-            elif i == 0 and response.content:
+            elif i == 0 and response.headers.get("content-type") == "application/json":
                 same_shape(documented["content"]["application/json"]["example"], response.json(), name)
     assert client.get(f"/v1/collections/{examples.COLLECTION}").status_code == 404
 
