@@ -34,10 +34,12 @@ def load(client: Client) -> None:
     """Create the collection, add all entries, wait for the index."""
     with h5py.File(SOURCE) as file:
         vectors, ids, texts = file["vectors"], file["ids"][:], file["metadata"][:]
-        client.create(COLLECTION, dimension=vectors.shape[1], metric="cosine", dtype="float16", id_type="int")
+        words = client.collection(
+            COLLECTION, dimension=vectors.shape[1], metric="cosine", dtype="float16", id_type="int"
+        )
         # All in one request: it becomes one segment at once, and one index is built instead of several.
-        client.upsert(COLLECTION, vectors[:], ids.tolist(), [json.loads(text) for text in texts])
-    client.wait_ready(COLLECTION, INDEX_TIMEOUT_S)
+        words.upsert(vectors[:], ids.tolist(), [json.loads(text) for text in texts])
+    words.wait_ready(INDEX_TIMEOUT_S)
 
 
 if __name__ == "__main__":

@@ -4,13 +4,14 @@ folder without one, and needs NumPy and h5py (`seedvec[files]`)."""
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from seedvec.asynchronous import AsyncClient
 from seedvec.client import Client
 from seedvec.errors import SeedvecError
 
 if TYPE_CHECKING:
     from seedvec.folder import open
 
-__all__ = ["Client", "SeedvecError", "open", "__version__"]
+__all__ = ["Client", "AsyncClient", "SeedvecError", "open", "__version__"]
 __version__ = "0.1.0"
 
 

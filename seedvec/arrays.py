@@ -1,6 +1,7 @@
 """NumPy arrays in requests, where NumPy is installed. The wheel alone does not ask for it: vectors then are lists."""
 
 import io
+import itertools
 from typing import Any
 
 try:
@@ -20,11 +21,50 @@ def is_array(values: Any) -> bool:
     return numpy is not None and isinstance(values, numpy.ndarray)
 
 
+def plain(values: Any) -> Any:
+    """Tensors and what else can be had as an array as a NumPy array; other values as they are.
+
+    torch is never imported: a tensor says of itself that it can leave its graph and its device. bfloat16, which NumPy
+    has not, becomes float32."""
+    if numpy is None or is_array(values):
+        return values
+    if hasattr(values, "detach"):
+        values = values.detach().cpu()
+        return (values.float() if "bfloat16" in str(values.dtype) else values).numpy()
+    return numpy.asarray(values) if hasattr(values, "__array__") or hasattr(values, "__dlpack__") else values
+
+
 def listed(values: Any) -> list[Any]:
-    """Values as JSON can write them: an array's numbers with no more digits than its type has."""
-    if not is_array(values):
-        return list(values)
-    return _short(values).tolist() if values.dtype.name in DIGITS else values.tolist()  # type: ignore[no-any-return]
+    """Values as JSON can write them: an array's numbers with no more digits than its type has; rows of a sparse matrix
+    (SciPy's CSR) as `{"indices", "values"}`."""
+    values = plain(values)
+    if is_array(values):
+        return _short(values).tolist() if values.dtype.name in DIGITS else values.tolist()  # type: ignore[no-any-return]
+    if hasattr(values, "indptr"):
+        return _sparse_rows(values)
+    return [listed(value) if hasattr(value, "__array__") else value for value in values]
+
+
+def filled(rows: list[list[Any]], empty: Any, dtype: str | None = None) -> Any:
+    """Rows of different length as a matrix, `empty` behind the shorter ones."""
+    width = max(map(len, rows), default=0)
+    rows = [row + [empty] * (width - len(row)) for row in rows]
+    if numpy is None:
+        return rows
+    kind = dtype or ("int64" if empty is not None else object)
+    return numpy.array(rows, kind).reshape(len(rows), width)
+
+
+def stacked(rows: list[Any]) -> Any:
+    """(n, d) float32."""
+    return rows if numpy is None else numpy.array(rows, numpy.float32)
+
+
+def is_run(ids: Any) -> bool:
+    """Whether ids are whole numbers one after the other, of which the first says all."""
+    if isinstance(ids, range):
+        return ids.step == 1
+    return is_array(ids) and ids.dtype.kind in "iu" and ids.ndim == 1 and bool((ids[1:] == ids[:-1] + 1).all())
 
 
 def npy(array: Any) -> bytes:
@@ -32,6 +72,12 @@ def npy(array: Any) -> bytes:
     buffer = io.BytesIO()
     numpy.save(buffer, array, allow_pickle=False)
     return buffer.getvalue()
+
+
+def _sparse_rows(matrix: Any) -> list[Any]:
+    bounds = matrix.indptr.tolist()
+    indices, values = matrix.indices.tolist(), listed(matrix.data)
+    return [{"indices": indices[a:b], "values": values[a:b]} for a, b in itertools.pairwise(bounds)]
 
 
 def _short(array: Any) -> Any:

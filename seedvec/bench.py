@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
 
-from seedvec.client import Client, default_url
+from seedvec.client import Client
+from seedvec.collection import Collection
 from seedvec.errors import SeedvecError
+from seedvec.health import default_url
 from seedvec.load import Load, Loaded
 
 try:
@@ -89,13 +91,13 @@ def _bench(parsed: argparse.Namespace) -> None:
     queries = read_queries(parsed.queries)[: parsed.limit]
     truth_file = parsed.truth or (parsed.queries if holds_truth(parsed.queries) else None)
     with Client(parsed.url) as client:
-        count = int(client.collection(parsed.collection)["count"])
+        count = client.collection(parsed.collection).count()
         if not count:
             raise ValueError(f"collection {parsed.collection} is empty")
         if truth_file is not None:
             truth = Truth(_lists(truth_file, len(queries), min(max(parsed.k), count)), None)
         else:
-            truth = Truth(None, _exact(client, parsed.collection, queries, max(parsed.k)))
+            truth = Truth(None, _exact(client.collection(parsed.collection), queries, max(parsed.k)))
     done = []
     sys.stdout.write(_HEAD)
     for clients in parsed.clients:
@@ -119,13 +121,12 @@ def _lists(path: Path, queries: int, k: int) -> list[list[Any]]:
     return ids
 
 
-def _exact(client: Client, name: str, queries: Any, k: int) -> list[list[float]]:
+def _exact(collection: Collection, queries: Any, k: int) -> list[list[float]]:
     """Distances of the true nearest, as the server's exact search finds them."""
     far: list[list[float]] = []
     for begin in range(0, len(queries), EXACT_AT_ONCE):
         part = queries[begin : begin + EXACT_AT_ONCE]
-        answer = client.search(name, part, k, exact=True, include=[])
-        far.extend([hit["distance"] for hit in result["hits"]] for result in answer["results"])
+        far.extend(hits.distances for hits in collection.search(part, k, exact=True, include=[]))
     return far
 
 

@@ -45,7 +45,7 @@ class Connection:
     ) -> http.client.HTTPResponse:
         """The answer, from its headers on. Raises OSError, HTTPException."""
         key = os.environ.get("SEEDVEC_API_KEY")
-        headers = {**headers, **({"Authorization": f"Bearer {key}"} if key else {})}
+        headers = {**({"Authorization": f"Bearer {key}"} if key else {}), **headers}
         chunked = body is not None and "Content-Length" not in headers
         if chunked:
             headers["Transfer-Encoding"] = "chunked"

@@ -12,6 +12,7 @@ SeedvecError
 │   ├── OutcomeUnknown 503: an fsync failed: the write may be there or not
 │   ├── TimedOut       504: past `timeout_ms`
 │   └── DiskFull       507
+├── BuildFailed        an index that was waited for cannot be built
 └── FolderError        a data folder, or what it should hold, cannot be read
     ├── NoCollection   there is none of that name (a KeyError too)
     ├── Closed         the server has closed it: it is damaged
@@ -100,6 +101,10 @@ def refusal(status: int, problem: Mapping[str, Any]) -> Refused:
     """The error of the kind that the answer's code or status names."""
     code = str(problem.get("type", "")).rpartition("/")[2]
     return BY_CODE.get(code, BY_STATUS.get(status, Refused))(status, problem)
+
+
+class BuildFailed(SeedvecError):
+    pass
 
 
 class FolderError(SeedvecError):

@@ -3,7 +3,6 @@ and one selector, requests are made beforehand, and of an answer only its status
 runs. A thread or a process for each would take from the server, where both share a machine, what is to be measured.
 """
 
-import json
 import selectors
 import socket
 import ssl
@@ -12,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-from seedvec.client import JSON
 from seedvec.errors import refusal
+from seedvec.exchange import JSON, problem
 
 RECEIVE_BYTES = 1 << 16
 LENGTH = b"content-length: "
@@ -147,13 +146,5 @@ class Load:
                 break
         body = bytes(got[got.index(b"\r\n\r\n") + 4 :])
         if got[9:12] != b"200":
-            raise refusal(int(got[9:12]), _problem(body))
+            raise refusal(int(got[9:12]), problem(body))
         return body
-
-
-def _problem(body: bytes) -> dict[str, object]:
-    try:
-        problem = json.loads(body)
-    except ValueError:
-        problem = None
-    return problem if isinstance(problem, dict) else {"detail": body[:200].decode("utf-8", "replace")}

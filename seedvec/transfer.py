@@ -11,31 +11,16 @@ import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 from urllib.parse import quote, urlencode
 
 from seedvec.client import default_url
 from seedvec.connection import connect
+from seedvec.files import format_by_name
 from seedvec.progress import Bar
 from seedvec.sending import Body, body_of, given_files
 from seedvec.taking import take_file, take_tar
 
-SUFFIXES: Final = {
-    ".npy": "npy",
-    ".npz": "npz",
-    ".h5": "hdf5",
-    ".hdf5": "hdf5",
-    ".pt": "pt",
-    ".safetensors": "safetensors",
-    ".parquet": "parquet",
-    ".arrow": "arrow",
-    ".feather": "arrow",
-    ".raw": "raw",
-    ".bin": "raw",
-    ".tensorblob": "tensorblob",
-    ".blob": "tensorblob",
-}
-"""What a file that is to be written is, by its name."""
 TRIES = 3
 RETRY_S = 1.0
 OK, FAILED = 0, 1
@@ -88,10 +73,7 @@ def _add_where(to: argparse.ArgumentParser) -> None:
 
 def format_of(asked: argparse.Namespace) -> str:
     """Of the file that is to be written. Raises ValueError."""
-    known = asked.format or SUFFIXES.get(asked.file.suffix.lower())
-    if known is None:
-        raise ValueError(f"{asked.file.name}: the name says no format: give --format")
-    return str(known)
+    return str(asked.format) if asked.format else format_by_name(asked.file)
 
 
 def main(arguments: list[str]) -> int:

@@ -38,7 +38,13 @@ ONLY_IN = {
     "pyarrow": ("storage/files/arrow",),
     "torch": ("seedvec/torch.py", "storage/files/torch_file.py"),
 }
-LIGHT = {f"seedvec/{name}.py" for name in ("__init__", "arrays", "client", "cli", "errors", "health", "load", "snapshot_command")}
+LIGHT = {
+    f"seedvec/{name}.py"
+    for name in (
+        *("__init__", "arrays", "asynchronous", "cli", "client", "collection", "connection", "errors", "exchange"),
+        *("files", "health", "load", "progress", "results", "sending", "snapshot_command", "taking", "transfer"),
+    )
+}
 """What the wheel without extras runs: nothing but Python and, where it is there, NumPy."""
 
 SOURCES = sorted(path for top in OURS for path in (ROOT / top).rglob("*.py"))

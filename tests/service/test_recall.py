@@ -165,14 +165,15 @@ def test_a_client_that_goes_away_is_not_measured_for(server: Server) -> None:
 
 def test_the_client_asks_for_recall(server: Server) -> None:
     with Client(server.url) as client:
-        few = client.search("measured", ASKED[0], 10, recall=0.5)
-        assert few["expected_recall"] is None or few["expected_recall"] < 1
-        assert client.search("measured", ASKED[0], 10, recall=1)["exact"]
-        assert len(client.search("measured", ASKED[:3], 10, params={"ef_search": 64})["results"]) == 3
-        answer = client.recall("measured", ASKED, [1, 10], (0.5, 0.9), truth=NEAREST[:, :10])
+        c = client.collection("measured")
+        few = c.search(ASKED[0], 10, recall=0.5)
+        assert few.expected_recall is None or few.expected_recall < 1
+        assert c.search(ASKED[0], 10, recall=1).exact
+        assert len(c.search(ASKED[:3], 10, params={"ef_search": 64})) == 3
+        answer = c.recall(ASKED, [1, 10], (0.5, 0.9), truth=NEAREST[:, :10])
         assert [(row["k"], row["requested"]) for row in answer["rows"]] == [(1, 0.5), (1, 0.9), (10, 0.5), (10, 0.9)]
-        assert client.recall("measured", sample=30, k=3)["rows"][0]["queries"] == 30
-        assert client.calibration("measured")["fronts"][0]["k"] == 1
+        assert c.recall(sample=30, k=3)["rows"][0]["queries"] == 30
+        assert c.calibration()["fronts"][0]["k"] == 1
 
 
 def bench(*arguments: str) -> "subprocess.CompletedProcess[str]":
