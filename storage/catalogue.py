@@ -218,10 +218,11 @@ class PendingRows:
     vectors: NDArray[Any] | SparseRows
 
 
-def create(folder: Path, settings: Settings, name: str) -> None:
+def create(folder: Path, settings: Settings, name: str, made_for: str = "") -> None:
     """Makes the folder and its empty catalogue, on disk when it returns. No registry names it yet.
 
-    name: the collection's, for where the registry is lost."""
+    name: the collection's, for where the registry is lost; made_for: the import that it goes with, should that come to
+    nothing."""
     hit(CREATE)
     (folder / SEGMENTS_NAME).mkdir(parents=True)
     hit(CREATE_DATABASE)
@@ -240,6 +241,9 @@ def create(folder: Path, settings: Settings, name: str) -> None:
         )
         if settings.id_type != "auto":
             db.execute(ITEMS_SCHEMA[settings.id_type])
+        if made_for:
+            row = (made_for, time.time())
+            db.execute("INSERT INTO imports VALUES (?,'add','reading',NULL,0,?,1,0,NULL)", row)
     db.close()
     for made in (folder / SEGMENTS_NAME, folder, folder.parent):
         hit(CREATE_FSYNC)

@@ -35,6 +35,7 @@ BEGIN = declare("import.begin")
 RESERVE = declare("import.reserve")
 CLAIM = declare("import.claim")
 COMMIT = declare("import.commit")
+COMMITTED = declare("import.committed")
 DECIDE = declare("import.decide")
 REPLACE = declare("import.replace")
 REPLACED = declare("import.replaced")
@@ -123,7 +124,7 @@ class Import:
             if answered is not None:
                 return dict(answered)
             row = (self.uuid, mode, "reading", rows, 0, time.time(), int(made), 0, None)
-            turn.db.execute("INSERT INTO imports VALUES (?,?,?,?,?,?,?,?,?)", row)
+            turn.db.execute("INSERT OR REPLACE INTO imports VALUES (?,?,?,?,?,?,?,?,?)", row)
             hit(BEGIN)
         return None
 
@@ -191,6 +192,7 @@ class Import:
                 turn.state.live += segment.rows
             self._forget(turn, answer, key)
             hit(COMMIT)
+        hit(COMMITTED)
 
     def decide(self, segments: Sequence[Finished]) -> None:
         """An upsert's: from here on it goes forward alone. Call `replace` until it is through. Raises Stale."""

@@ -129,12 +129,12 @@ class Registry:
     def folder(self, uuid: str) -> Path:
         return self.data / COLLECTIONS_NAME / uuid
 
-    def create(self, name: str, settings: catalogue.Settings) -> str:
-        """Folder first, then the row. Returns the uuid; raises NameTaken."""
+    def create(self, name: str, settings: catalogue.Settings, made_for: str = "") -> str:
+        """Folder first, then the row. Returns the uuid; raises NameTaken. made_for: the import that it is made for."""
         uuid = uuids.uuid4().hex
         folder = self.folder(uuid)
         try:
-            _make(folder, settings, name)
+            _make(folder, settings, name, made_for)
             hit(CREATED_FOLDER)
             with self._db.writing():
                 if self._is_taken(name):
@@ -364,8 +364,8 @@ def _take_back(folder: Path) -> None:
         raise OutcomeUnknown(f"{folder}: it is marked as dropped, and goes at the next start: {e}") from e
 
 
-def _make(folder: Path, settings: catalogue.Settings, name: str) -> None:
+def _make(folder: Path, settings: catalogue.Settings, name: str, made_for: str) -> None:
     try:
-        catalogue.create(folder, settings, name)
+        catalogue.create(folder, settings, name, made_for)
     except OutcomeUnknown as e:
         raise DiskFailed(str(e)) from e  # no registry names it: it is known not to count

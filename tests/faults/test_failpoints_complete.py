@@ -17,7 +17,14 @@ CALLS = {
     *("pwrite", "truncate", "ftruncate", "posix_fallocate", "wal_checkpoint"),
     *("fsync", "fdatasync", "fsync_file", "fsync_dir"),
 }
+STAGED = "in DATA/staging, which every start empties"
 BESIDE = {
+    "app/engine/exporting.py:_leading_to": STAGED,
+    "app/engine/exporting.py:prepare": STAGED,
+    "app/engine/sources.py:unpacked": STAGED,
+    "app/engine/transfers.py:take": STAGED,
+    "app/engine/transfers.py:staging": STAGED,
+    "app/engine/recovery.py:clear_staging": STAGED,
     "storage/atomic.py:_fsync": "its callers hit the failpoint of what they sync",
     "storage/atomic.py:_unlink": "the same",
     "storage/segment.py:abandon": "takes back a file that nothing names yet; a kill before it leaves one to the sweep",
