@@ -61,8 +61,8 @@ async def patch(c: Collection, filter: Filter, metadata: bytes, idempotency: Ide
     return await _change(c, filter, idempotency, act)
 
 
-async def truncate(c: Collection, rows: int) -> int:
-    """Keeps the first so many in key order. Returns how many were deleted."""
+async def keep_first(c: Collection, rows: int) -> int:
+    """Deletes all but the first so many in key order. Returns how many that were."""
 
     def act(turn: Turn, found: Rows) -> int:
         behind = np.argsort(np.array(found.keys, np.int64), kind="stable")[rows:].tolist()

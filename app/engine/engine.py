@@ -33,6 +33,7 @@ from app.engine.translate import FULL, translated
 from app.engine.turn import at_end_of_turn
 from app.engine.types import (
     Asked,
+    CollectionFigures,
     CollectionSettings,
     ExportAsked,
     Exported,
@@ -99,6 +100,8 @@ class LocalEngine:
         self._aliases: dict[str, str] = {}
         self._open: dict[str, Collection] = {}
         """By uuid: a name dropped and made anew is another collection."""
+        self._figures: dict[str, tuple[int, CollectionFigures]] = {}
+        """By name, for `figures`."""
         self._keeper: asyncio.Task[None] | None = None
         set_threads(granted_cores())
 
@@ -341,18 +344,33 @@ class LocalEngine:
             return describe(collection.name, collection.folder, collection.follower.db, self._grounds)
 
     async def figures(self) -> Figures:
-        found = []
+        found: dict[str, tuple[int, CollectionFigures]] = {}
         for name in self.names():
             await asyncio.sleep(0)  # a thousand collections must not hold up who searches one
             try:
-                described = await self.describe(name)
-                with translated(name):
-                    is_open = described["index"]["state"] != "closed"
-                    db = self._collection(name).follower.db if is_open else None
-                    found.append(closed(name) if db is None else figures(described, db))
+                found[name] = await self._figures_of(name)
             except errors.Refused as e:
                 log.debug("%s", e.detail)  # dropped in this very moment
-        return Figures(found, free_bytes(self._data))
+        self._figures = found
+        return Figures([figures for _, figures in found.values()], free_bytes(self._data))
+
+    async def _figures_of(self, name: str) -> tuple[int, CollectionFigures]:
+        """With the version of the catalogue that they are of: where nothing was committed since they are kept, 2 ms
+        cheaper than reading them."""
+        try:
+            db = self._collection(name).follower.db
+        except errors.CollectionClosed:
+            return -1, closed(name)
+        with translated(name):
+            version = db.data_version()
+        kept = self._figures.get(name)
+        if kept is not None and kept[0] == version:
+            return kept
+        described = await self.describe(name)
+        if described["index"]["state"] == "closed":  # in this very moment
+            return -1, closed(name)
+        with translated(name):
+            return version, figures(described, db)
 
     async def wait_ready(self, name: str, timeout_s: float) -> dict[str, Any]:
         """Answers when the index is ready, failed or closed, or when the time is up."""
@@ -459,7 +477,7 @@ class LocalEngine:
         return await self._transfers.export(name, asked)
 
     async def truncate(self, name: str, rows: int) -> int:
-        return await bulk.truncate(self._collection(name), rows)
+        return await bulk.keep_first(self._collection(name), rows)
 
     # ---------------------------------------------------------------- recall
 

@@ -23,8 +23,6 @@ BESIDE = {
     "app/engine/exporting.py:prepare": STAGED,
     "app/engine/sources.py:unpacked": STAGED,
     "app/engine/transfers.py:take": STAGED,
-    "app/engine/transfers.py:staging": STAGED,
-    "app/engine/recovery.py:clear_staging": STAGED,
     "storage/atomic.py:_fsync": "its callers hit the failpoint of what they sync",
     "storage/atomic.py:_unlink": "the same",
     "storage/segment.py:abandon": "takes back a file that nothing names yet; a kill before it leaves one to the sweep",
