@@ -13,7 +13,7 @@ TORCH = torch==2.13.0
 DEMO = demo-data
 SERVE = $(VENV)/bin/seedvec serve --port $(PORT) $(if $(WORKERS),--workers $(WORKERS))
 
-.PHONY: setup serve demo test faults soak check format bench bench-filtered bench-metadata bench-recall bench-restart bench-scale clean
+.PHONY: setup serve demo test faults soak overload check format bench bench-filtered bench-metadata bench-recall bench-restart bench-scale clean
 
 setup: $(VENV)/.installed
 
@@ -83,6 +83,10 @@ bench-recall: setup
 # 10,000,000 × 128 imported, built and served: BENCH='--rows N --data FILE'. Wants 15 GB of disk.
 bench-scale: setup
 	$(VENV)/bin/python -m benchmarks.scale $(BENCH)
+
+# Four times what the server can answer, for a minute each of cheap and of dear searches; OVERLOAD='--seconds 15'.
+overload: setup
+	$(VENV)/bin/python -m benchmarks.overload $(OVERLOAD)
 
 # A data folder is never touched; the demo's can be made again.
 clean:

@@ -30,7 +30,7 @@ def test_more_than_can_be_done_in_time_is_refused(pool: ThreadPoolExecutor) -> N
         # Each is planned to take 0.6 s: one runs, two wait, which is over a second.
         first = [asyncio.create_task(queue.run(pool, lambda n=n: search(n), 6e5)) for n in range(2)]
         await asyncio.sleep(0)
-        with pytest.raises(Overloaded, match="1.2 s") as refused:
+        with pytest.raises(Overloaded, match=r"1\.2 s") as refused:
             await queue.run(pool, lambda: search(9), 6e5)
         assert refused.value.retry_after_s == 2
         gate.set()

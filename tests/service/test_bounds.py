@@ -126,7 +126,7 @@ def test_dear_searches_wait_within_bounds(server: Server) -> None:
 
 
 def test_large_bodies_are_held_within_bounds(server: Server) -> None:
-    """A megabyte for all of them: while one of 900 KiB comes in, another one waits for better times; it then does not."""
+    """A megabyte for all of them: while one of 900 KiB comes in, another one is refused."""
 
     def started(kib: int) -> socket.socket:
         connection = socket.create_connection((HOST, server.port), timeout=30)
