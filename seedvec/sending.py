@@ -11,6 +11,7 @@ from typing import Final
 CHUNK_BYTES: Final = 1 << 20
 IDS_ENDING: Final = ".ids.npy"
 METADATA_ENDING: Final = ".metadata.jsonl"
+FOLDER_ENDINGS: Final = (".blob", ".tensorblob")
 Count = Callable[[int], None]
 
 
@@ -31,12 +32,13 @@ class Body:
 
 
 def given_files(files: Sequence[Path], ids: Path | None, metadata: Path | None) -> Given:
-    """ids and metadata of a single file are looked for beside it where none are given. Raises OSError, ValueError."""
+    """ids and metadata of a single file or folder are looked for beside it where none are given. Raises OSError,
+    ValueError."""
     for path in files:
         os.stat(path)
-    if any(path.is_dir() for path in files) and (len(files) > 1 or ids or metadata):
+    if any(path.is_dir() for path in files) and len(files) > 1:
         raise ValueError("a folder is imported by itself")
-    if len(files) == 1 and files[0].is_file():
+    if len(files) == 1:
         ids = ids or _beside(files[0], IDS_ENDING)
         metadata = metadata or _beside(files[0], METADATA_ENDING)
     parts = [("vectors", path) for path in files]
@@ -45,17 +47,23 @@ def given_files(files: Sequence[Path], ids: Path | None, metadata: Path | None) 
 
 
 def _beside(path: Path, ending: str) -> Path | None:
-    found = path.with_name(path.stem + ending)
+    found = path.with_name(_own_name(path) + ending)
     return found if found != path and found.is_file() else None
+
+
+def _own_name(path: Path) -> str:
+    """Without its ending. That of a folder is one only where it says what the folder is: `v1.2` is a name."""
+    return path.stem if not path.is_dir() or path.suffix.lower() in FOLDER_ENDINGS else path.name
 
 
 def body_of(given: Given) -> Body:
     """Raises OSError."""
-    if len(given.parts) > 1:
-        return _multipart(given.parts)
     path = given.parts[0][1]
     if path.is_dir():
-        return Body({"Content-Type": "application/x-tar"}, None, lambda count: _tar(path, count))
+        members = _members(given.parts)
+        return Body({"Content-Type": "application/x-tar"}, None, lambda count: _tar(members, count))
+    if len(given.parts) > 1:
+        return _multipart(given.parts)
     size = path.stat().st_size
     headers = {
         "Content-Type": "application/octet-stream",
@@ -101,13 +109,19 @@ def _quotable(name: str) -> str:
     return name.encode("ascii", "replace").decode("ascii").replace('"', "_").replace("\\", "_")
 
 
-def _tar(folder: Path, count: Count) -> Iterator[bytes]:
-    """The folder under its own name, file by file, each in chunks. A link's file goes as a file of its own."""
-    top = folder.resolve().name
-    for path in sorted(folder.rglob("*")):
-        if not path.is_file():
-            continue
-        member = tarfile.TarInfo(f"{top}/{path.relative_to(folder).as_posix()}")
+def _members(parts: Sequence[tuple[str, Path]]) -> list[tuple[str, Path]]:
+    """Of a tar: the folder under its own name, and beside it what belongs to it, as the other side looks for it."""
+    folder = parts[0][1].resolve()
+    inside = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    endings = {"ids": IDS_ENDING, "metadata": METADATA_ENDING}
+    beside = [(_own_name(folder) + endings[part], path) for part, path in parts[1:]]
+    return [*((f"{folder.name}/{path.relative_to(folder).as_posix()}", path) for path in inside), *beside]
+
+
+def _tar(members: Sequence[tuple[str, Path]], count: Count) -> Iterator[bytes]:
+    """File by file, each in chunks. A link's file goes as a file of its own."""
+    for name, path in members:
+        member = tarfile.TarInfo(name)
         member.size = path.stat().st_size
         yield member.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
         yield from _file(path, member.size, count)

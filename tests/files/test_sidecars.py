@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from app.engine.sources import open_files
+from app.engine.sources import open_files, unpacked
+from seedvec.sending import body_of, given_files
 from storage.files import sidecars
 from storage.files.contract import BadFile, ReadOptions, WriteOptions
 from storage.files.formats import FORMATS
@@ -19,6 +20,16 @@ def test_what_stands_beside_a_file_or_folder_is_found(name: str, tmp_path: Path)
     raw = name in ("raw", "shards")
     options = ReadOptions(dtype="float32", shape=(90, 5)) if raw else ReadOptions()
     got = whole(open_files([path], None, None, name, options))
+    assert same_bits(got.vectors, rows.vectors) and got.ids == rows.ids and got.metadata == rows.metadata
+
+
+@pytest.mark.parametrize("folder", ["x.blob", "x", "v1.2"])
+def test_what_stands_beside_a_folder_is_sent_with_it(folder: str, tmp_path: Path) -> None:
+    rows, path = rows_of(90, ids="str", metadata=True), tmp_path / folder
+    write(FORMATS["tensorblob"], path, rows, "str")
+    with (tmp_path / "sent.tar").open("wb") as tar:
+        tar.writelines(body_of(given_files([path], None, None)).chunks(lambda _: None))
+    got = whole(open_files(unpacked(tmp_path / "sent.tar", tmp_path / "there"), None, None, None, ReadOptions()))
     assert same_bits(got.vectors, rows.vectors) and got.ids == rows.ids and got.metadata == rows.metadata
 
 
