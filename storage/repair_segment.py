@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from seedvec import segment as fmt
 from seedvec.segment import Extent, Segment, SegmentError, StrIds, map_segment, open_segment
-from seedvec.sparse import SparseRows
+from seedvec.sparse import SparseRows, offsets
 from storage.catalogue import SegmentRow, Settings
 from storage.hashing import BLOCK_BYTES, FileCut, hash_blocks, hash_rest, hex16
 from storage.segment import layout_of
@@ -141,6 +141,10 @@ def _require_same(path: Path, file: Segment, row: SegmentRow, blocks: int) -> No
 def _harmed_vectors(file: Segment, bad: list[tuple[int, int]]) -> NDArray[np.bool_]:
     if not isinstance(file.vectors, SparseRows):
         return _harmed(file, fmt.VECTORS, bad)
+    rebuilt = _from_postings(file, bad)
+    if rebuilt is not None:
+        file.vectors = rebuilt
+        return np.zeros(file.rows, bool)
     edges = _harmed(file, fmt.INDPTR, bad)
     # Where an edge cannot be believed, what lies between may be anywhere: those rows are lost whatever is found here.
     harmed = edges[:-1] | edges[1:]
@@ -150,6 +154,27 @@ def _harmed_vectors(file: Segment, bad: list[tuple[int, int]]) -> NDArray[np.boo
         for start, end in bad:
             harmed |= (at[:-1] < end) & (at[1:] > start)
     return harmed
+
+
+def _from_postings(file: Segment, bad: list[tuple[int, int]]) -> SparseRows | None:
+    """A sparse segment holds every number twice: where its postings are whole, so are its rows. None: they are not, or
+    the rows themselves are."""
+    rows, posted = file.vectors, file.postings
+    assert isinstance(rows, SparseRows) and posted is not None
+    if not _touched(file, (fmt.INDPTR, fmt.INDICES, fmt.VALUES), bad):
+        return None
+    if _touched(file, (fmt.TERMS, fmt.TERM_STARTS, fmt.TERM_ROWS, fmt.TERM_VALUES), bad):
+        return None
+    # Stable: within a row the terms stay in their order.
+    order = np.argsort(posted.rows, kind="stable")
+    indptr = offsets(np.bincount(posted.rows, minlength=file.rows))
+    terms = np.repeat(posted.terms, np.diff(posted.starts))
+    return SparseRows(indptr, terms[order], posted.values[order], rows.dimension)
+
+
+def _touched(file: Segment, names: tuple[str, ...], bad: list[tuple[int, int]]) -> bool:
+    extents = [file.extents[name] for name in names]
+    return any(max(start, e.offset) < min(end, e.end) for e in extents for start, end in bad)
 
 
 def _harmed(file: Segment, name: str, bad: list[tuple[int, int]]) -> NDArray[np.bool_]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from app.engine.files import write_sealed
 from app.engine.intake import last_of_each
-from index.distance import norms
+from index.stored import norms
 from seedvec.sparse import SparseRows, concatenate
 from storage import atomic
 from storage.catalogue import Settings

@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from index.stored import norms
+from seedvec.sparse import SparseRows
 from storage import atomic, catalogue
 from storage.catalogue import IndexRow, SegmentRow, Settings
 from storage.hashing import file_xxh3, hex16
@@ -15,15 +17,22 @@ from storage.registry import Registry
 from storage.segment import write_segment
 from storage.turns import Turns
 from storage.writes import Batch, Turn
+from tests.index.sparse_data import drawn
+
+SPARSE_NUMBERS = 60
+"""Of a sparse row, on average."""
 
 
 class Collection:
     """One collection, written to by this process alone. Vectors are drawn from a fixed seed."""
 
-    def __init__(self, data: Path, name: str = "words", dimension: int = 8, dtype: str = "float32") -> None:
+    def __init__(
+        self, data: Path, name: str = "words", dimension: int = 8, dtype: str = "float32", sparse: bool = False
+    ) -> None:
         data.mkdir(exist_ok=True)
         registry = Registry(data, create=True)
-        settings = Settings(dimension, "l2", dtype, "auto", 0.95, {"kind": "auto", "params": {}}, catalogue.now())
+        metric, spec = "dot" if sparse else "l2", {"kind": "auto", "params": {}}
+        settings = Settings(dimension, metric, dtype, "auto", 0.95, spec, catalogue.now(), sparse)
         self.data = DataFolder(data)
         self.folder: CollectionFolder = self.data.collection(registry.create(name, settings))
         registry.close()
@@ -31,8 +40,10 @@ class Collection:
         self.publisher = Publisher(self.db, Turns(self.folder.root / WRITE_LOCK_NAME))
         self.random = np.random.default_rng(7)
 
-    def _vectors(self, n: int) -> NDArray[Any]:
+    def _vectors(self, n: int) -> NDArray[Any] | SparseRows:
         s = catalogue.read_settings(self.db)
+        if s.sparse:
+            return drawn(int(self.random.integers(1 << 30)), n, s.dimension, 2 * SPARSE_NUMBERS, s.vector_dtype)
         return self.random.standard_normal((n, s.dimension)).astype(s.vector_dtype)
 
     def upsert(self, ids: list[Any], metadata: bool = False) -> None:
@@ -63,7 +74,7 @@ class Collection:
             vectors=pending.vectors,
             keys_rel=(pending.keys - base).astype(np.uint64),
             ids=pending.ids,
-            norms=np.linalg.norm(pending.vectors.astype(np.float32), axis=1).astype(np.float32),
+            norms=norms(pending.vectors.astype(np.float32)),
             metric=settings.metric,
         )
         atomic.publish(tmp, final, "segment")
