@@ -17,7 +17,7 @@ from app.api.problems import problem_json, request_id
 from app.api.resource import Call, Operation, Resource
 from app.api.rights import require
 from app.api.streamed import StreamedResponse
-from app.api.transfer_in import ImportQuery, body_size, import_asked, uploads
+from app.api.transfer_in import TAR, ImportQuery, body_size, import_asked, uploads
 from app.engine.errors import Refused
 from app.engine.types import Engine, ExportAsked
 
@@ -113,7 +113,7 @@ async def export(call: Call) -> Response:
     headers = {"content-disposition": f'attachment; filename="{exported.name}"'}
     if exported.size is not None:
         headers["content-length"] = str(exported.size)
-    return StreamedResponse(exported.chunks, 200, BINARY, headers)
+    return StreamedResponse(exported.chunks, 200, TAR if exported.name.endswith(".tar") else BINARY, headers)
 
 
 async def truncate(call: Call) -> Response:
@@ -172,7 +172,7 @@ EXPORT = Operation(
     None,
     ("collection-not-found", "unknown-field", "invalid-request", "bad-file", "collection-closed", "disk-full"),
     query=ExportQuery,
-    answers=(BINARY,),
+    answers=(BINARY, TAR),
     description="All items as they stand now, in the order in which they were stored, streamed in constant memory. "
     "What the format cannot hold (`npy`: ids and metadata) comes in files beside it, all in one tar; so does a format "
     "that is a folder. `sidecars=0` leaves these files out.",
@@ -200,7 +200,7 @@ TRUNCATE = Operation(
     "Keep only the first items",
     truncate,
     200,
-    {"deleted": 2},
+    {"deleted": 0},
     (
         "malformed-body",
         "collection-not-found",
@@ -214,7 +214,7 @@ TRUNCATE = Operation(
         "disk-full",
     ),
     TruncateBody,
-    {"keep three": {"rows": 3}},
+    {"keep a thousand": {"rows": 1000}},
     description="In the order in which they were stored (an item that was replaced counts from then). The others are "
     "deleted, in one transaction.",
     tag="files",

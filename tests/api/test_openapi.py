@@ -26,6 +26,10 @@ FIRST_VISIT = [
     "neighbors",
     "measure_recall",
     "show_recall",
+    "export",
+    "import",
+    "copy",
+    "truncate",
     "delete",
     "rebuild_index",
     "cancel_build",
@@ -136,7 +140,7 @@ def same_shape(documented: Any, answered: Any, where: str) -> None:
 
 def test_the_examples_work(client: httpx.Client, spec: dict[str, Any]) -> None:
     by_name = {operation["operationId"]: (path, method, operation) for path, method, operation in operations(spec)}
-    tar = b""
+    files = {"upload_snapshot": b"", "import": b""}
     for name in FIRST_VISIT:
         path, method, operation = by_name[name]
         for parameter in operation.get("parameters", []):
@@ -144,12 +148,14 @@ def test_the_examples_work(client: httpx.Client, spec: dict[str, Any]) -> None:
                 example = parameter.get("example") or parameter["schema"]["examples"][0]
                 path = path.replace(f"{{{parameter['name']}}}", str(example))
         for i, body in enumerate(bodies(operation)):
-            sent = {"content": tar} if name == "upload_snapshot" else {} if body is None else {"json": body}
+            sent: dict[str, Any] = {} if body is None else {"json": body}
+            if name in files:
+                sent = {"content": files[name], "params": {"mode": "upsert"} if name == "import" else {}}
             response = client.request(method, path, **sent)
             assert response.is_success, (name, body, response.text)
             documented = operation["responses"][str(response.status_code)]
-            if name == "download_snapshot":
-                tar = response.content
+            if name in ("download_snapshot", "export"):
+                files["upload_snapshot" if name == "download_snapshot" else "import"] = response.content
             elif i == 0 and response.headers.get("content-type") == "application/json":
                 same_shape(documented["content"]["application/json"]["example"], response.json(), name)
     assert client.get(f"/v1/collections/{examples.COLLECTION}").status_code == 404
