@@ -22,6 +22,8 @@ CROWDED = "crowded"
 PROBES = frozenset({"/livez", "/readyz"})
 OPEN = PROBES | {"/docs", "/openapi.json"}
 OPEN_BELOW = "/problems/"
+WATCH = "/metrics"
+"""Never late: it wants a key like others, but who watches must see an overload."""
 FEW = 64
 """So many requests of one turn of the event loop are begun however long they wait: a queue that short is none."""
 NO_KEY = "a key is needed, and the request has none: send it as `Authorization: Bearer KEY` or `api-key: KEY`"
@@ -72,7 +74,8 @@ class Gate:
             return
         if scope.get("state"):  # of the connection; that of most is empty
             raise Overloaded("more connections are open than this server takes")
-        if self._begun > FEW and time.monotonic() - self._turn_began > self.queue_s:
+        late = self._begun > FEW and time.monotonic() - self._turn_began > self.queue_s
+        if late and path != WATCH:
             raise Overloaded("more requests came to this worker at once than it can answer in time: it was not begun")
         if not self.keys:
             return

@@ -20,7 +20,7 @@ from app.engine.agreement import (
 )
 from app.engine.collection import Collection, Limits, Pools
 from app.engine.describe import build_is_due, describe
-from app.engine.figures import closed, figures, free_bytes
+from app.engine.figures import Gathered, free_bytes
 from app.engine.importing import settle_dead
 from app.engine.picturing import Picturing
 from app.engine.policy import Grounds
@@ -33,7 +33,6 @@ from app.engine.translate import FULL, translated
 from app.engine.turn import at_end_of_turn
 from app.engine.types import (
     Asked,
-    CollectionFigures,
     CollectionSettings,
     ExportAsked,
     Exported,
@@ -100,8 +99,7 @@ class LocalEngine:
         self._aliases: dict[str, str] = {}
         self._open: dict[str, Collection] = {}
         """By uuid: a name dropped and made anew is another collection."""
-        self._figures: dict[str, tuple[int, CollectionFigures]] = {}
-        """By name, for `figures`."""
+        self._gathered = Gathered()
         self._keeper: asyncio.Task[None] | None = None
         set_threads(granted_cores())
 
@@ -344,33 +342,9 @@ class LocalEngine:
             return describe(collection.name, collection.folder, collection.follower.db, self._grounds)
 
     async def figures(self) -> Figures:
-        found: dict[str, tuple[int, CollectionFigures]] = {}
-        for name in self.names():
-            await asyncio.sleep(0)  # a thousand collections must not hold up who searches one
-            try:
-                found[name] = await self._figures_of(name)
-            except errors.Refused as e:
-                log.debug("%s", e.detail)  # dropped in this very moment
-        self._figures = found
-        return Figures([figures for _, figures in found.values()], free_bytes(self._data))
-
-    async def _figures_of(self, name: str) -> tuple[int, CollectionFigures]:
-        """With the version of the catalogue that they are of: where nothing was committed since they are kept, 2 ms
-        cheaper than reading them."""
-        try:
-            db = self._collection(name).follower.db
-        except errors.CollectionClosed:
-            return -1, closed(name)
-        with translated(name):
-            version = db.data_version()
-        kept = self._figures.get(name)
-        if kept is not None and kept[0] == version:
-            return kept
-        described = await self.describe(name)
-        if described["index"]["state"] == "closed":  # in this very moment
-            return -1, closed(name)
-        with translated(name):
-            return version, figures(described, db)
+        return Figures(
+            await self._gathered.of_all(self.names(), self._collection, self.describe), free_bytes(self._data)
+        )
 
     async def wait_ready(self, name: str, timeout_s: float) -> dict[str, Any]:
         """Answers when the index is ready, failed or closed, or when the time is up."""
