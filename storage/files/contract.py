@@ -123,7 +123,7 @@ class ReadOptions:
 
 
 class GroundTruth(NamedTuple):
-    """q queries and the k rows of a file that are nearest to each, nearest first: what a collection can be judged by."""
+    """q queries and the k rows of a file nearest to each, nearest first: what a collection can be judged by."""
 
     queries: NDArray[np.float32]
     """(q, d)."""

@@ -1,7 +1,6 @@
 """HDF5: a dataset of any path, with ids and metadata in datasets beside it; sparse vectors as a CSR group; files of
 ann-benchmarks with their queries and ground truth."""
 
-from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from storage.files.hdf5_rows import Rows, open_rows
 from storage.files.hdf5_texts import Texts
 from storage.files.hdf5_truth import TRAIN, read_truth
 from storage.files.hdf5_write import write_ann, write_hdf5
-from storage.files.naming import IDS, METADATA, the_vectors
+from storage.files.naming import IDS, METADATA, VECTORS, the_vectors
 from storage.files.numbers import float_dtype, item_shape
 from storage.files.options import only
 from storage.files.parts import Parts, Vectors
@@ -73,9 +72,7 @@ def read_ann(path: Path, options: ReadOptions) -> Reader:
 
 def _read(file: Hdf5, options: ReadOptions) -> Parts:
     root = file.group("/")
-    held = [name for name, found in root.items() if _can_be_vectors(found)]
-    usual = TRAIN if options.vectors is None and TRAIN in held and "vectors" not in held else options.vectors
-    name = usual if usual is not None and "/" in usual else the_vectors(_all_of(held, root, usual), usual)
+    name = options.vectors if options.vectors is not None else _usual(root)
     found = file.find(name)
     vectors = hdf5_csr.open_sparse(file, name, found, options.shape) or _dense(file, name, options.flatten)
     beside = name.rpartition("/")[0]
@@ -92,6 +89,13 @@ def _read(file: Hdf5, options: ReadOptions) -> Parts:
     )
 
 
+def _usual(root: dict[str, Any]) -> str:
+    if {hdf5_csr.INDICES, hdf5_csr.INDPTR} <= root.keys():
+        return "/"  # The root itself is the sparse group.
+    held = [name for name, found in root.items() if _can_be_vectors(found)]
+    return TRAIN if TRAIN in held and VECTORS not in held else the_vectors(held, None)
+
+
 def _can_be_vectors(found: Any) -> bool:
     with told("the root group"):
         if isinstance(found, h5py.Dataset):
@@ -99,14 +103,6 @@ def _can_be_vectors(found: Any) -> bool:
             lists = kind == h5py.h5t.VLEN
             return lists or (kind == h5py.h5t.FLOAT and len(found.shape or ()) > 1)
         return isinstance(found, h5py.Group) and hdf5_csr.is_sparse(found)
-
-
-def _all_of(held: list[str], root: dict[str, Any], asked: str | None) -> Sequence[str]:
-    """What `asked` may name: whatever it is of the root, since it says itself what is wrong with it."""
-    if asked is not None:
-        return list(root)
-    # The root itself can be the sparse group.
-    return ["/"] if {hdf5_csr.INDICES, hdf5_csr.INDPTR} <= root.keys() else held
 
 
 def _beside(file: Hdf5, group: str, name: str) -> str | None:
