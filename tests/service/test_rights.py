@@ -1,5 +1,8 @@
 """Every route of a server with keys, walked from its own reference: who comes in, and who does not."""
 
+import base64
+import hashlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -133,6 +136,25 @@ def test_the_list_shows_a_key_its_own(server: Server) -> None:
     # Needlessly encoded, it is the same name.
     for path in ("/v1/collections/%79ours-1", "/v1/collections/%79ours-1/count", "/v1/collections/yours%2D1/vectors/1"):
         assert asked(server, "GET", path, MINE).status_code in (403, 405)
+
+
+def test_a_copy_reads_its_source(server: Server) -> None:
+    for name in ("mine-a", "mine-b", "yours-a"):
+        assert asked(server, "PUT", f"/v1/collections/{name}", ALL, json={"dimension": 2}).status_code in (200, 201)
+    path = "/v1/collections/mine-a/copy"
+    assert asked(server, "POST", path, MINE, json={"from": "yours-a"}).json()["type"] == "/problems/forbidden"
+    assert asked(server, "POST", path, MINE, json={"from": "mine-b"}).is_success
+
+
+def test_the_docs_page_runs_its_own_script_alone(server: Server) -> None:
+    """A key is typed into it: the policy names the script by its digest, which a browser compares."""
+    page = asked(server, "GET", "/docs", None)
+    script = re.findall("<script>(.*?)</script>", page.text, re.DOTALL)
+    assert len(script) == 1 and " on" + "click=" not in page.text
+    policy = page.headers["content-security-policy"]
+    assert f"'sha256-{base64.b64encode(hashlib.sha256(script[0].encode()).digest()).decode()}'" in policy
+    assert "default-src 'none'" in policy and "connect-src 'self'" in policy
+    assert "authorization" in script[0]
 
 
 def test_a_measurement_that_calibrates_writes(server: Server) -> None:
