@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Body, Path
 from pydantic import Field
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 
 from app.api import examples
@@ -132,7 +132,10 @@ def _add_tar(routes: APIRouter, engine: Engine) -> None:
         media = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if media not in TAR_TYPES or "content-encoding" in request.headers:
             raise UnsupportedMediaType(f"send the tar as it is, as {TAR} and without Content-Encoding")
-        return json_response(await engine.snapshots.upload(name, request.stream()), 201)
+        try:
+            return json_response(await engine.snapshots.upload(name, request.stream()), 201)
+        except ClientDisconnect:
+            return Response(status_code=400)  # nobody is there to read it
 
 
 def _add_showing(routes: APIRouter, engine: Engine) -> None:
