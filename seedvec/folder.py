@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
@@ -13,7 +13,8 @@ from seedvec.catalogue import Pending, SegmentRow, Settings
 from seedvec.errors import Closed, FolderError, NoCollection
 from seedvec.metadata import MetadataCopy
 from seedvec.order import in_key_order
-from seedvec.part import Ids, Part, Unsealed, Vectors, sealed
+from seedvec.part import Ids, Part, Unsealed, sealed
+from seedvec.pending_vectors import decode
 from seedvec.segment import SegmentError
 from seedvec.snapshot import Snapshot
 
@@ -117,9 +118,7 @@ def _held(folder: Path, segments: list[SegmentRow]) -> list[Part]:
 
 def _unsealed(settings: Settings, pending: Pending) -> Unsealed:
     ids: Ids = pending.ids if settings.id_type == "str" else np.array(pending.ids, np.int64)
-    return Unsealed(pending.keys, _vectors(settings, pending.vectors), ids)
-
-
-def _vectors(settings: Settings, blobs: list[bytes]) -> Vectors:
-    joined: Any = bytearray(b"".join(blobs))  # writable, as what is handed out of it may be
-    return np.frombuffer(joined, settings.dtype).reshape(len(blobs), settings.dimension)
+    vectors = decode(pending.vectors, settings.dimension, settings.dtype, settings.sparse)
+    if isinstance(vectors, np.ndarray):
+        vectors = vectors.copy()  # writable, as what is handed out of it may be
+    return Unsealed(pending.keys, vectors, ids)

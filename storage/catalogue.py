@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from seedvec.pending_vectors import decode
 from seedvec.sparse import SparseRows
 from storage import errors
 from storage.atomic import fsync_dir
 from storage.database import Database
 from storage.failpoints import declare, hit
 from storage.layout import CATALOGUE_NAME, SEGMENTS_NAME, WRITE_LOCK_NAME
-from storage.pending_vectors import decode
 
 APPLICATION_ID = 0x53656563
 VERSION = 4

@@ -13,11 +13,11 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from seedvec.pending_vectors import wrong
 from seedvec.segment import Segment, StrIds
 from storage.catalogue import PENDING_ROW_BYTES, SegmentRow, Settings, State
 from storage.database import Database
 from storage.errors import Damaged
-from storage.pending_vectors import wrong
 from storage.report import Report, examples
 
 FETCH_ROWS: Final = 100_000

@@ -8,10 +8,10 @@ import apsw
 import numpy as np
 from numpy.typing import NDArray
 
+from seedvec.pending_vectors import is_whole
 from storage import catalogue, errors, pages, remembered
 from storage.catalogue import NOT_CLAIMED, SegmentRow, Settings, State
 from storage.layout import CATALOGUE_NAME, WRITE_LOCK_NAME
-from storage.pending_vectors import is_whole
 from storage.readonly import ReadOnlyDatabase
 
 FETCH_ROWS: Final = 1000

@@ -17,12 +17,12 @@ import apsw
 import numpy as np
 from numpy.typing import NDArray
 
+from seedvec.pending_vectors import encode, stored_bytes
 from seedvec.sparse import SparseRows
 from storage import catalogue, errors
 from storage.catalogue import NOT_CLAIMED
 from storage.database import Database
 from storage.documents import read_metadata
-from storage.pending_vectors import encode, stored_bytes
 from storage.queries import MAX_GIVEN, most_of, spread
 
 MAX_INT_ID = 2**63 - 1

@@ -24,13 +24,13 @@ from app.engine.merge_patch import merge_patch
 from app.engine.policy import Grounds
 from app.engine.sealing import Sealing
 from app.engine.types import EXACTLY
+from seedvec.pending_vectors import encode
 from seedvec.sparse import SparseRows
 from storage import catalogue
 from storage.catalogue import ColumnsRow, IndexRow, SegmentRow, Settings, State
 from storage.check import check
 from storage.database import Database
 from storage.layout import SEGMENTS_NAME, WRITE_LOCK_NAME
-from storage.pending_vectors import encode
 from storage.publish import Publisher
 from storage.registry import Registry
 from storage.turns import Turns

@@ -14,13 +14,13 @@ import scipy.sparse
 from app.cli import main
 from index.stored import norms
 from seedvec import segment as fmt
+from seedvec.pending_vectors import decode, encode, is_whole
 from seedvec.segment import SegmentError, open_segment
 from seedvec.sparse import SparseRows, concatenate
 from storage import catalogue, segment_vectors
 from storage.check import check
 from storage.check_sparse import sparse_faults
 from storage.hashing import BLOCK_BYTES
-from storage.pending_vectors import decode, encode, is_whole
 from storage.registry import Registry
 from storage.repair import repair
 from storage.repair_report import RepairReport
