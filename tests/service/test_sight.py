@@ -19,7 +19,7 @@ from app.metrics.ours import STAGES
 from tests.harness import ROOT, SMALL, Server, wait_for
 
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
-FILTER = {"word": {"$in": ["secret", "hidden"]}, "n": {"$gte": 73}}
+FILTER = {"word": {"$in": ["secret", "hidden"]}, "n": {"$gte": 7301971}}
 
 
 class Collector(ThreadingHTTPServer):
@@ -76,8 +76,8 @@ def searched(server: Server) -> dict[str, Any]:
     """A search with a filter, its id and its parent given by the client."""
     collection = server.collection("seen")
     collection.create(4)
-    collection.add([1, 2], np.eye(2, 4, dtype=np.float32), [{"word": "secret", "n": 80}, None])
-    body = {"vector": [0.125, 0.25, 0.5, 1.0], "k": 3, "filter": FILTER}
+    collection.add([1, 2], np.eye(2, 4, dtype=np.float32), [{"word": "secret", "n": 9301971}, None])
+    body = {"vector": [0.001953125, 0.25, 0.5, 1.0], "k": 3, "filter": FILTER}
     headers = {"X_Request_ID": "of-the-client", "traceparent": f"00-{TRACE}-{PARENT}-01"}
     answer: dict[str, Any] = collection.wire.ok(200, "POST", f"{collection.path}/search", body, **headers)
     return answer
@@ -121,7 +121,7 @@ def test_the_slow_log_says_what_was_asked_but_no_data(server: Server, searched: 
     assert "word $in 2" in line["filter"] and "n $gte" in line["filter"]
     stages = [line[f"{stage}_ms"] for stage in STAGES]
     assert 0 < sum(stages) < line["ms"]
-    for datum in ("secret", "hidden", "73", "0.125"):
+    for datum in ("secret", "hidden", "301971", "0.00195"):
         assert datum not in json.dumps(line)
 
 
