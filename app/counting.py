@@ -5,7 +5,7 @@ from app.metrics.ours import FSYNC_SECONDS
 from app.metrics.shared import MINE
 from storage import syncs
 
-_SYNCS = {of: FSYNC_SECONDS.of(of) for (of,) in FSYNC_SECONDS.series}
+_SYNCS = {of: FSYNC_SECONDS.at(of) for (of,) in FSYNC_SECONDS.series}
 
 
 def count_as(name: str) -> None:

@@ -36,8 +36,8 @@ slow = logging.getLogger("seedvec.slow")
 
 _STATUSES: Final = ("gone", "1xx", "2xx", "3xx", "4xx", "5xx")
 _METHODS: Final = ("GET", "PUT", "POST", "PATCH", "DELETE", "HEAD", "OPTIONS")
-_STAGES: Final = tuple(SEARCH_SECONDS.of(stage).slot for stage in STAGES)
-_EXACT, _EXPECTED, _UNKNOWN = (SEARCHES.of(known) for known in ("exact", "expected", "unknown"))
+_STAGES: Final = tuple(SEARCH_SECONDS.at(stage).slot for stage in STAGES)
+_EXACT, _EXPECTED, _UNKNOWN = (SEARCHES.at(known) for known in ("exact", "expected", "unknown"))
 
 
 @dataclass(slots=True)

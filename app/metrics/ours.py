@@ -137,8 +137,8 @@ RECALL: Final = looked_up(
 
 REQUESTS: Final = counter(
     "seedvec_http_requests_total",
-    "Requests answered, by method, route (as in the OpenAPI; else `other`) and class of status: `2xx`, … and `gone` "
-    "where the client did not wait for an answer.",
+    "Requests answered, by method, route (as in the OpenAPI; `other` where none was found, or the request was refused "
+    "before one was looked for) and class of status: `2xx`, … and `gone` where the client did not wait for an answer.",
     "method",
     "route",
     "status",

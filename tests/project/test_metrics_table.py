@@ -3,8 +3,10 @@
 import json
 import logging
 import os
+import re
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +21,8 @@ from app.metrics.kinds import Counter, Gauge, Histogram
 from app.metrics.shared import FIRST, MINE, PID, SLOTS, STARTS, VARIABLE, Block, Mine
 from app.metrics.text import exposition
 from seedvec.filters.parse import parse
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -95,6 +99,16 @@ def test_series_lie_apart_and_are_laid_out_once() -> None:
             taken |= slots
             assert family.of(*values) is series is family.at(*values)
     assert max(taken) < SLOTS
+
+
+def test_only_the_table_and_the_routes_declare_series() -> None:
+    """A series declared by what only some processes import would lie where others have another."""
+    labelled = [name for name, value in vars(ours).items() if isinstance(value, kinds.Family) and value.labels]
+    declares = re.compile(rf"\b({'|'.join(labelled)})\.of\(")
+    found = {path for path in (ROOT / "app").rglob("*.py") if declares.search(path.read_text())}
+    assert {path.relative_to(ROOT).as_posix() for path in found} == {
+        *("app/metrics/ours.py", "app/api/problems.py", "app/api/seen.py"),
+    }
 
 
 def test_gauges_alone_begin_at_nothing() -> None:
