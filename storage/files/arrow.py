@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from storage.files import arrow_columns, foreign, numbers
 from storage.files.arrow_columns import DIMENSION, item_shape, stored_type
 from storage.files.arrow_write import ID, METADATA, VECTOR, write_arrow, write_parquet
-from storage.files.contract import DIMENSION_MAX, BadFile, Batch, IdKind, Outline, Reader, ReadOptions
+from storage.files.contract import BadFile, Batch, IdKind, Outline, Reader, ReadOptions
 from storage.files.naming import IDS, beside_them, the_vectors
 from storage.files.options import only
 from storage.files.source import open_file

@@ -20,7 +20,7 @@ from storage.files import foreign, zip_directory
 from storage.files.contract import BadFile, Outline, Reader, ReadOptions, WriteOptions, Writer
 from storage.files.numbers import BFLOAT16
 from storage.files.options import only, plain
-from storage.files.source import CHUNK_BYTES, Part, chunks, open_file
+from storage.files.source import Part, Source, chunks, open_file
 from storage.files.torch_items import read_dict, read_list, read_tensor
 from storage.files.torch_tensor import Tensor
 from storage.files.torch_write import PICKLE_BYTES_MAX, PtWriter, Stored, TensorPickler
@@ -30,6 +30,7 @@ from storage.files.zip_member import open_member
 told = partial(foreign.told, "torch")
 MEMBERS_MAX: Final = 200_000
 """Each tensor of a list of dicts is one."""
+_LITTLE: Final = b"little"
 _OLD: Final = "no file of torch.save, or one of before torch 1.6: load it and save it again"
 _DTYPES: Final[dict[torch.dtype, np.dtype[Any] | str]] = {
     torch.bfloat16: BFLOAT16,
@@ -84,14 +85,14 @@ class _Archive:
         if head != b"PK\x03\x04":
             raise BadFile(_OLD)
         members = zip_directory.members(self._whole, MEMBERS_MAX)
+        # torch can be told to leave checksums out.
+        self._checksums = any(member.crc for member in members.values())
         self._check(members)
         self._records = {
             data_offset(self._whole, name, member): (name, member)
             for name, member in members.items()
             if name.split("/")[1:2] == ["data"] and member.size
         }
-        # torch can be told to leave checksums out.
-        self._checksums = any(member.crc for member in members.values())
 
     def tensor(self, value: object) -> Tensor | None:
         """What is known of a tensor that torch.load gave; None for anything else. Raises BadFile: of a kind that is not
@@ -108,10 +109,7 @@ class _Archive:
         record = None if at is None else self._records.get(at)
         if at is None or record is None or record[1].size < value.untyped_storage().nbytes():
             raise BadFile("a tensor's bytes are not where it says")
-        name, member = record
-        source = (
-            open_member(self._file, self._whole, name, member) if self._checksums else Part(self._file, at, member.size)
-        )
+        source = self._source(*record)
         return Tensor(source, int(value.storage_offset()) * value.element_size(), dtype, shape, strides)
 
     def _check(self, members: dict[str, Member]) -> None:
@@ -130,17 +128,18 @@ class _Archive:
                 f"{PICKLE_BYTES_MAX:,} may; keep metadata beside it (.metadata.jsonl), or save in chunks"
             )
         order = members.get(f"{root}/byteorder")
-        if order is not None and self._text(f"{root}/byteorder", order) != b"little":
+        if order is not None and (order.size != len(_LITTLE) or self._text(f"{root}/byteorder", order) != _LITTLE):
             raise BadFile("written on a big-endian machine, which is not read")
-        if pickled.crc:
-            # Read once here, so that its checksum is looked at before torch believes it.
-            self._text(f"{root}/data.pkl", pickled)
+        # Read once here, so that its checksum is looked at before torch believes it.
+        self._text(f"{root}/data.pkl", pickled)
 
     def _text(self, name: str, member: Member) -> bytes:
-        last = b""
-        for chunk in chunks(open_member(self._file, self._whole, name, member)):
-            last = bytes(chunk)
-        return last if member.size <= CHUNK_BYTES else b""
+        return b"".join(chunks(self._source(name, member)))
+
+    def _source(self, name: str, member: Member) -> Source:
+        if self._checksums:
+            return open_member(self._file, self._whole, name, member)
+        return Part(self._file, data_offset(self._whole, name, member), member.packed)
 
 
 class _Storage:
