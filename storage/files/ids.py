@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from storage.files.contract import BadFile, IdKind, Ids
+from storage.files.given import whole_numbers
 from storage.files.numbers import Matrix
 
 STRING_BYTES_MAX: Final = 1 << 13
@@ -31,17 +32,7 @@ class IdColumn:
     def take(self, start: int, stop: int) -> Ids:
         """Of rows start … stop. Raises BadFile with the row: negative or above 2^63-1, or no text."""
         column = self._matrix.take(start, stop).reshape(-1)
-        try:
-            return _numbers(column) if self.kind == "int" else _texts(column)
-        except _BadId as e:
-            raise BadFile(f"{self._what}: {e}", start + e.row) from None
-
-
-class _BadId(Exception):
-    def __init__(self, text: str, wrong: NDArray[np.bool_]) -> None:
-        """wrong: (n,), which they are."""
-        super().__init__(text)
-        self.row = int(np.argmax(wrong))
+        return whole_numbers(column, self._what, start) if self.kind == "int" else _texts(column, self._what, start)
 
 
 def id_dtype(descr: Any, what: str) -> np.dtype[Any]:
@@ -51,33 +42,20 @@ def id_dtype(descr: Any, what: str) -> np.dtype[Any]:
     raise BadFile(f"{what}: ids are whole numbers or strings (numpy dtypes int64, S or U)")
 
 
-def _numbers(column: NDArray[Any]) -> NDArray[np.int64]:
-    # 2^63 and above are the unsigned numbers that would turn negative.
-    wrong: NDArray[np.bool_] = column.astype(np.int64) < 0
+def _texts(column: NDArray[Any], what: str, first: int) -> list[str]:
+    if column.dtype.kind == "S":
+        return [_decoded(text, what, row) for row, text in enumerate(column.tolist(), first)]
+    points = column.view(np.uint32).reshape(len(column), -1)
+    # NumPy makes strings of any 32 bits, also such as Python then chokes on.
+    wrong = ((points > 0x10FFFF) | ((points >= 0xD800) & (points < 0xE000))).any(axis=1)
     if wrong.any():
-        raise _BadId("an id is not in 0 … 2^63-1", wrong)
-    return column.astype(np.int64, copy=False)
+        raise BadFile(f"{what}: an id is no text", first + int(np.argmax(wrong)))
+    texts: list[str] = column.tolist()
+    return texts
 
 
-def _texts(column: NDArray[Any]) -> list[str]:
-    if column.dtype.kind == "U":
-        points = column.view(np.uint32).reshape(len(column), -1)
-        # NumPy makes strings of any 32 bits, also such as Python then chokes on.
-        bad = (points > 0x10FFFF) | ((points >= 0xD800) & (points < 0xE000))
-        if bad.any():
-            raise _BadId("an id is no text", np.asarray(bad.any(axis=1)))
-        texts: list[str] = column.tolist()
-        return texts
-    raw: list[bytes] = column.tolist()
+def _decoded(text: bytes, what: str, row: int) -> str:
     try:
-        return [text.decode() for text in raw]
+        return text.decode()
     except UnicodeDecodeError:
-        raise _BadId("an id is no UTF-8", np.array([not _is_utf8(text) for text in raw])) from None
-
-
-def _is_utf8(text: bytes) -> bool:
-    try:
-        text.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
+        raise BadFile(f"{what}: an id is no UTF-8", row) from None

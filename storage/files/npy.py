@@ -5,11 +5,12 @@ from pathlib import Path
 
 from seedvec import npy_header
 from storage.files import npy_part
-from storage.files.columns import Columns, opened
+from storage.files.columns import opened, reader_of
 from storage.files.contract import Outline, Reader, ReadOptions, WriteOptions, Writer
 from storage.files.flat import FlatWriter
 from storage.files.options import only, plain
 from storage.files.output import little_endian, written_rows
+from storage.files.parts import Parts
 from storage.files.source import Part, open_file
 
 
@@ -17,11 +18,11 @@ def read_npy(path: Path, options: ReadOptions) -> Reader:
     """(n, d), or one dimension as one row; more dimensions with `flatten`."""
     only(options, "flatten", of=".npy")
 
-    def columns(files: ExitStack) -> Columns:
+    def made(files: ExitStack) -> Parts:
         source = Part(files.enter_context(open_file(path)))
-        return Columns(npy_part.vectors(source, options.flatten))
+        return reader_of(npy_part.vectors(source, options.flatten))
 
-    return opened(columns)
+    return opened(made)
 
 
 def write_npy(path: Path, outline: Outline, options: WriteOptions) -> Writer:

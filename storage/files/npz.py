@@ -11,13 +11,14 @@ from typing import IO, Final
 
 from seedvec import npy_header
 from storage.files import csr_npz, npy_part, zip_directory
-from storage.files.columns import Columns, opened
+from storage.files.columns import opened, reader_of
 from storage.files.contract import BadFile, Batch, Outline, Reader, ReadOptions, WriteOptions, Writer
 from storage.files.lines import Lines
 from storage.files.naming import IDS, METADATA, VECTORS, beside_them, the_vectors
 from storage.files.numbers import Matrix
 from storage.files.options import only, plain
 from storage.files.output import Count, Output, as_bytes, dense, little_endian
+from storage.files.parts import Parts
 from storage.files.source import Held, Part, chunks, open_file
 from storage.files.spilled import Spilled
 from storage.files.zip_member import ALWAYS_BYTES, RATIO_MAX, Inflated, Stored, open_member
@@ -36,7 +37,7 @@ def read_npz(path: Path, options: ReadOptions) -> Reader:
         return csr_npz.read_csr(path, options)
     only(options, "vectors", "ids", "metadata", "flatten", of=".npz")
 
-    def columns(files: ExitStack) -> Columns:
+    def made(files: ExitStack) -> Parts:
         file = files.enter_context(open_file(path))
         whole = Part(file)
         members = zip_directory.members(whole)
@@ -49,13 +50,13 @@ def read_npz(path: Path, options: ReadOptions) -> Reader:
         def part(name: str, ratio_max: float = RATIO_MAX) -> Stored | Inflated:
             return open_member(file, whole, name, members[name], ratio_max)
 
-        return Columns(
+        return reader_of(
             _vectors(part(vectors), options.flatten),
             None if ids is None else npy_part.ids(part(arrays[ids]), ids),
             None if metadata is None else Lines(part(texts[metadata], math.inf), texts[metadata]),
         )
 
-    return opened(columns)
+    return opened(made)
 
 
 def write_npz(path: Path, outline: Outline, options: WriteOptions) -> Writer:

@@ -3,12 +3,28 @@
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from numpy.typing import NDArray
 
-from storage.files.columns import IdRows, Texts
-from storage.files.contract import BadFile, Batch, GroundTruth, Outline, Sparse
+from storage.files.contract import BadFile, Batch, GroundTruth, IdKind, Ids, Outline, Sparse
+
+
+class IdRows(Protocol):
+    """Ids by row; see IdColumn."""
+
+    kind: IdKind
+    rows: int
+
+    def take(self, start: int, stop: int) -> Ids: ...
+
+
+class Texts(Protocol):
+    """Metadata by row; asked in order, and told when it was the last."""
+
+    def take(self, start: int, stop: int) -> list[bytes | None]: ...
+
+    def finish(self, rows: int) -> None: ...
 
 
 class Vectors(NamedTuple):

@@ -13,7 +13,7 @@ from uuid import UUID, uuid4
 
 import numpy as np
 
-from storage.files.columns import Columns, opened
+from storage.files.columns import opened, reader_of
 from storage.files.contract import BadFile, Batch, Outline, Reader, ReadOptions, WriteOptions, Writer
 from storage.files.flat import FlatWriter
 from storage.files.folder import NewFolder
@@ -22,6 +22,7 @@ from storage.files.numbers import BFLOAT16, FLOATS, Matrix, float_dtype, item_sh
 from storage.files.options import only, plain
 from storage.files.order import UNORDERED, files_of, uuid_of
 from storage.files.output import Count, Output, dense, little_endian
+from storage.files.parts import Parts
 from storage.files.source import Part, open_file
 
 SHARD_BYTES: Final = 256 << 20
@@ -33,12 +34,12 @@ def read_raw(path: Path, options: ReadOptions) -> Reader:
     only(options, "dtype", "shape", "flatten", of="raw numbers")
     dtype, (rows, *item) = _dtype(options.dtype), _shape(options.shape)
 
-    def columns(files: ExitStack) -> Columns:
+    def made(files: ExitStack) -> Parts:
         source = Part(files.enter_context(open_file(path)))
         n, shape = _rows(source.size, rows, tuple(item), dtype, options.flatten)
-        return Columns(Matrix(source, 0, n, shape, dtype))
+        return reader_of(Matrix(source, 0, n, shape, dtype))
 
-    return opened(columns)
+    return opened(made)
 
 
 def read_shards(path: Path, options: ReadOptions) -> Reader:

@@ -9,7 +9,7 @@ from typing import Any, BinaryIO, Final
 import numpy as np
 
 from storage.files import safetensors_header
-from storage.files.columns import Columns, opened
+from storage.files.columns import opened, reader_of
 from storage.files.contract import BadFile, Batch, Outline, Reader, ReadOptions, WriteOptions, Writer
 from storage.files.ids import IdColumn
 from storage.files.lines import Lines
@@ -17,6 +17,7 @@ from storage.files.naming import IDS, METADATA, VECTORS, beside_them, the_vector
 from storage.files.numbers import BFLOAT16, Matrix, item_shape
 from storage.files.options import only, plain
 from storage.files.output import Count, Output, dense
+from storage.files.parts import Parts
 from storage.files.safetensors_header import Tensor
 from storage.files.source import Part, open_file
 from storage.files.spilled import INT, Spilled, SpilledIds
@@ -38,19 +39,19 @@ def read_safetensors(path: Path, options: ReadOptions) -> Reader:
     """The vectors are the tensor asked for, `vectors`, or the only one of floats."""
     only(options, "vectors", "ids", "metadata", "flatten", of="safetensors")
 
-    def columns(files: ExitStack) -> Columns:
+    def made(files: ExitStack) -> Parts:
         file = files.enter_context(open_file(path))
         tensors = safetensors_header.parse(Part(file))
         ids = beside_them(tensors, options.ids, IDS)
         metadata = beside_them(tensors, options.metadata, METADATA)
         floats = {name for name, tensor in tensors.items() if tensor.dtype in _FLOATS and name not in (ids, metadata)}
-        return Columns(
+        return reader_of(
             _vectors(file, tensors[the_vectors(floats, options.vectors)], options.flatten),
             None if ids is None else _ids(file, tensors[ids], ids),
             None if metadata is None else _lines(file, tensors[metadata], metadata),
         )
 
-    return opened(columns)
+    return opened(made)
 
 
 def write_safetensors(path: Path, outline: Outline, options: WriteOptions) -> Writer:

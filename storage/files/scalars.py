@@ -1,12 +1,12 @@
 """Fields of one number a row as the metadata of that row: `{"price": 1.5, "sold": true}`."""
 
-import json
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from storage.files.contract import BadFile
+from storage.files.fields import objects
 from storage.files.numbers import Matrix
 
 
@@ -22,9 +22,8 @@ class Scalars:
 
     def take(self, start: int, stop: int) -> list[bytes | None]:
         """Of rows start … stop."""
-        columns = [_values(matrix.take(start, stop).reshape(-1)) for matrix in self._fields.values()]
-        rows = (dict(zip(self._fields, values, strict=True)) for values in zip(*columns, strict=True))
-        return [_json({name: value for name, value in row.items() if value is not None}) for row in rows]
+        columns = {name: _values(matrix.take(start, stop).reshape(-1)) for name, matrix in self._fields.items()}
+        return objects(columns, start, absent=True)
 
     def finish(self, rows: int) -> None:
         """Nothing can follow: a field has as many rows as there are."""
@@ -39,7 +38,3 @@ def _values(column: NDArray[Any]) -> list[Any]:
         float(text) if finite else None
         for text, finite in zip(column.astype(np.str_), np.isfinite(column), strict=True)
     ]
-
-
-def _json(value: dict[str, Any]) -> bytes:
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()

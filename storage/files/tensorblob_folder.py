@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from storage.files import tensorblob_layout as layout
-from storage.files.columns import Columns, opened
+from storage.files.columns import opened, reader_of
 from storage.files.contract import BadFile, Batch, Outline, Reader, ReadOptions, WriteOptions, Writer
 from storage.files.folder import NewFolder
 from storage.files.ids import IdColumn
@@ -17,6 +17,7 @@ from storage.files.naming import IDS, METADATA, beside_them, the_vectors
 from storage.files.numbers import BFLOAT16, FLOATS, Matrix, item_shape
 from storage.files.options import only, plain
 from storage.files.output import Count, Output, dense, little_endian
+from storage.files.parts import Parts
 from storage.files.scalars import Scalars
 
 BLOCK_ROWS = 8192
@@ -30,7 +31,7 @@ def read_tensorblob(path: Path, options: ReadOptions) -> Reader:
         return _read_database(path, options)
     only(options, "flatten", of="a tensorblob")
     blob = layout.read_blob(path)
-    return opened(lambda files: Columns(_vectors(files, blob, blob.rows, options.flatten)))
+    return opened(lambda files: reader_of(_vectors(files, blob, blob.rows, options.flatten)))
 
 
 def write_tensorblob(path: Path, outline: Outline, options: WriteOptions) -> Writer:
@@ -48,19 +49,19 @@ def _read_database(path: Path, options: ReadOptions) -> Reader:
     scalars = [name for name, blob in fields.items() if blob.shape in ((), (1,)) and name not in (ids, vectors)]
     notes = (_UNCOMMITTED,) if any(blob.rows != rows for blob in fields.values()) else ()
 
-    def columns(files: ExitStack) -> Columns:
+    def made(files: ExitStack) -> Parts:
         def column(name: str) -> Matrix:
             return fields[name].matrix(files, rows, fields[name].shape)
 
         texts = {name: column(name) for name in (scalars if chosen is None else [chosen])}
-        return Columns(
+        return reader_of(
             _vectors(files, fields[vectors], rows, options.flatten),
             None if ids is None else IdColumn(column(ids), ids),
             Scalars(texts) if texts else None,
             notes,
         )
 
-    return opened(columns)
+    return opened(made)
 
 
 def _can_be_vectors(blob: layout.Blob) -> bool:

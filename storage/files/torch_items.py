@@ -6,12 +6,13 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from storage.files.columns import Columns, IdRows
+from storage.files.columns import reader_of
 from storage.files.contract import BadFile, IdKind, Ids, ReadOptions
 from storage.files.given import texts
 from storage.files.ids import IdColumn
 from storage.files.naming import IDS, METADATA, beside_them, the_vectors
 from storage.files.numbers import Matrix, item_shape
+from storage.files.parts import IdRows, Parts
 from storage.files.torch_tensor import AsTensor, Tensor
 from storage.files.torch_values import Metadata, Values, constant, nested, of_list, of_tensor, plain_value
 
@@ -23,15 +24,15 @@ _VECTOR: Final = ("vector", "embedding")
 """What one item's is usually called."""
 
 
-def read_tensor(tensor: Tensor, options: ReadOptions) -> Columns:
+def read_tensor(tensor: Tensor, options: ReadOptions) -> Parts:
     """The vectors alone."""
     for asked in (options.vectors, options.ids, options.metadata):
         if asked is not None:
             raise BadFile(f"holds one tensor, and no {asked!r}")
-    return Columns(_matrix(tensor, options.flatten))
+    return reader_of(_matrix(tensor, options.flatten))
 
 
-def read_dict(held: dict[Any, Any], as_tensor: AsTensor, options: ReadOptions) -> Columns:
+def read_dict(held: dict[Any, Any], as_tensor: AsTensor, options: ReadOptions) -> Parts:
     """Vectors: a tensor of floats, (n, d). Metadata: of the key asked for, else of `metadata`, a list of n dicts or a
     dict of what is n long; else whatever else is n long at the top."""
     values = dict(_walk(held, 0))
@@ -45,10 +46,10 @@ def read_dict(held: dict[Any, Any], as_tensor: AsTensor, options: ReadOptions) -
     columns, left = _metadata(held, values, used, vectors.rows, as_tensor, options.metadata)
     notes = (f"left out, being no value for each row: {', '.join(left)[:200]}",) if left else ()
     ids = None if ids_name is None else _ids(values[ids_name], as_tensor, ids_name)
-    return Columns(vectors, ids, None if columns is None else Metadata(columns), notes)
+    return reader_of(vectors, ids, None if columns is None else Metadata(columns), notes)
 
 
-def read_list(held: Sequence[Any], as_tensor: AsTensor, options: ReadOptions) -> Columns:
+def read_list(held: Sequence[Any], as_tensor: AsTensor, options: ReadOptions) -> Parts:
     """One dict an item: its vector a tensor of one dimension, all else its metadata. Or one tensor an item."""
     items = [item if isinstance(item, dict) else {_VECTOR[0]: item} for item in held]
     if not items:
@@ -68,7 +69,7 @@ def read_list(held: Sequence[Any], as_tensor: AsTensor, options: ReadOptions) ->
     def take(start: int, stop: int) -> list[Any]:
         return [_fields(item, rest, as_tensor) for item in items[start:stop]]
 
-    return Columns(vectors, ids, Metadata(take) if rest else None)
+    return reader_of(vectors, ids, Metadata(take) if rest else None)
 
 
 class Scattered:
