@@ -231,6 +231,7 @@ def _stage(one: Import, reader: Reader, checking: "Checking", staging: Staging, 
                 progress(checking.done, outline.rows)
                 told = now
             if now > noted + NOTED_S:
+                staging.settle()
                 one.progress(checking.done)
                 noted = now
         _leave_out(one, outcome, staging.finish())

@@ -4,6 +4,7 @@ Where the file says how many rows there are, and none may be left out, they flow
 they are gathered up to a bound and written as a segment at once: an upsert's too, which commits segment by segment.
 """
 
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -64,6 +65,9 @@ class Staging(Protocol):
     done: list[Finished]
     """Written and synced."""
 
+    def settle(self) -> None:
+        """Nothing of it has the catalogue in hand when this returns, until the next `put`. Raises as `put` does."""
+
     def put(self, rows: Checked) -> list[tuple[int, Any]]:
         """Takes rows; returns those whose ids were taken, where these may be left out. Raises TakenRows, OSError."""
 
@@ -88,6 +92,10 @@ class Streamed:
         self._reserved = Reserved(0, 0, None)
         self._final = folder
         self.done: list[Finished] = []
+        # SQLite inserts while the next rows are read and written: half of the time of each.
+        self._claiming = ThreadPoolExecutor(1, "claims")
+        self._claimed: Future[None] = Future()
+        self._claimed.set_result(None)
 
     def put(self, rows: Checked) -> list[tuple[int, Any]]:
         begin = 0
@@ -109,13 +117,18 @@ class Streamed:
         elif ids is None:
             assert self._reserved.first_id is not None
             ids = np.arange(len(rows), dtype=np.int64) + (self._reserved.first_id + writer.done)
-        taken = self._one.claim(first, ids, rows.metadata)
-        if len(taken):
-            raise TakenRows([(int(rows.rows[i]), _plain(ids, i)) for i in taken.tolist()])
+        self.settle()
+        self._claimed = self._claiming.submit(self._claim, first, ids, rows)
         keys = np.arange(writer.done, writer.done + len(rows), dtype=np.uint64)
         writer.append(rows.vectors, keys, ids, norms(rows.vectors))
 
+    def _claim(self, first: int, ids: Any, rows: Checked) -> None:
+        taken = self._one.claim(first, ids, rows.metadata)
+        if len(taken):
+            raise TakenRows([(int(rows.rows[i]), _plain(ids, i)) for i in taken.tolist()])
+
     def _open(self, assign: bool) -> SegmentWriter:
+        self.settle()  # one thread at a time has the catalogue
         n = min(self._left, self._most)
         self._reserved = self._one.reserve(n, self._id_type, assign=assign)
         self._final = self._folder / SEGMENTS_NAME / segment_name(self._reserved.seq)
@@ -134,10 +147,16 @@ class Streamed:
             Finished(self._reserved.seq, self._final.name, written.rows, written.bytes, hex16(written.xxh3))
         )
 
+    def settle(self) -> None:
+        self._claimed.result()
+
     def finish(self) -> list[tuple[int, Any]]:
+        self.settle()
+        self._claiming.shutdown()
         return []
 
     def abandon(self) -> None:
+        self._claiming.shutdown()
         if self._writer is not None:
             self._writer.abandon()
 
@@ -211,6 +230,9 @@ class Gathered:
         if reserved.first_id is None:
             return list(assigned_str_ids(n))
         return np.arange(reserved.first_id, reserved.first_id + n, dtype=np.int64)
+
+    def settle(self) -> None:
+        """It never has, between two calls."""
 
     def finish(self) -> list[tuple[int, Any]]:
         return self._flush()

@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
@@ -34,6 +34,8 @@ from storage.segment import require_room
 
 log = logging.getLogger(__name__)
 SPOOL = declare("import.spool")
+AT_ONCE = 8
+"""Files on their way through one worker, each with a process of its own."""
 WRITE_BYTES = 1 << 20
 """Gathered before a thread writes them."""
 LINE_BYTES = 1 << 20
@@ -47,10 +49,24 @@ class Transfers:
 
     def __init__(self, data: Path) -> None:
         self._data = data
+        self._under_way = 0
 
     @asynccontextmanager
     async def staging(self) -> AsyncIterator[Path]:
-        """A folder of its own, gone at the end. Raises DiskFull, Unavailable."""
+        """A folder of its own, gone at the end. Raises DiskFull, Unavailable, Overloaded."""
+        if self._under_way >= AT_ONCE:
+            raise errors.Overloaded(
+                f"{AT_ONCE} files are on their way in or out already: try again when one is through"
+            )
+        self._under_way += 1
+        try:
+            async with self._folder() as folder:
+                yield folder
+        finally:
+            self._under_way -= 1
+
+    @asynccontextmanager
+    async def _folder(self) -> AsyncIterator[Path]:
         folder = DataFolder(self._data).staging / uuid.uuid4().hex
         with translated("staging"):
             hit(SPOOL)
@@ -64,7 +80,8 @@ class Transfers:
         self, name: str, folder: Path | None, asked: ImportAsked, uploads: AsyncIterator[Upload], size: int | None
     ) -> AsyncGenerator[dict[str, Any], None]:
         """folder: the collection's; None: it is to be made."""
-        async with self.staging() as staging:
+        # Its imports are done by the time that the file is there.
+        async with self.staging() as staging, _child("app.reading_file") as process:
             spool = Spool(staging)
             with translated(name):
                 require_room(staging, size or 0)
@@ -79,11 +96,11 @@ class Transfers:
                 "source": source,
                 "input_bytes": spool.bytes,
             }
-            async for event in self._run(name, folder, order):
+            async for event in self._run(process, name, folder, order):
                 yield event
 
     async def copy(self, name: str, folder: Path, source: str, mode: str) -> AsyncGenerator[dict[str, Any], None]:
-        async with self.staging() as staging:
+        async with self.staging() as staging, _child("app.reading_file") as process:
             order = {
                 **self._order(name, folder, staging, mode),
                 "bad": "fail",
@@ -92,7 +109,7 @@ class Transfers:
                 "source": {"collection": source},
                 "input_bytes": 0,
             }
-            async for event in self._run(name, folder, order):
+            async for event in self._run(process, name, folder, order):
                 yield event
 
     async def export(self, name: str, asked: ExportAsked) -> Exported:
@@ -110,10 +127,9 @@ class Transfers:
                 "asked": asdict(asked),
             }
             try:
-                process = start_child("app.writing_file", keep=(status,), piped=True)
+                process = await entered.enter_async_context(_child("app.writing_file", status))
             finally:
                 os.close(status)
-            entered.push_async_callback(_end, process)
             heading = await self._heading(process, order, told)
         except BaseException:
             await entered.aclose()
@@ -137,9 +153,10 @@ class Transfers:
         uuid_ = None if folder is None else folder.name
         return {"data": str(self._data), "name": name, "uuid": uuid_, "staging": str(staging), "mode": mode}
 
-    async def _run(self, name: str, folder: Path | None, order: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
+    async def _run(
+        self, process: "subprocess.Popen[bytes]", name: str, folder: Path | None, order: dict[str, Any]
+    ) -> AsyncGenerator[dict[str, Any], None]:
         """Ends with the answer; raises what the child refused."""
-        process = start_child("app.reading_file", piped=True)
         answered = False
         try:
             async for line in _lines(process, order):
@@ -150,8 +167,7 @@ class Transfers:
                 answered = "answer" in told
                 yield told["answer"] if answered else told
         finally:
-            process.kill()  # nothing, where it has ended
-            status = await asyncio.to_thread(process.wait)
+            status = await _end(process)
             if not answered:
                 await asyncio.to_thread(self._clean_up, name, folder)
         if not answered:
@@ -170,9 +186,25 @@ class Transfers:
             log.error("what an import into %s has staged stays until the next start: %s", name, e)
 
 
-async def _end(process: "subprocess.Popen[bytes]") -> None:
+@asynccontextmanager
+async def _child(module: str, *keep: int) -> AsyncIterator["subprocess.Popen[bytes]"]:
+    """Gone at the end, whatever it was doing."""
+    process = start_child(module, keep=keep, piped=True)
+    try:
+        yield process
+    finally:
+        await _end(process)
+
+
+async def _end(process: "subprocess.Popen[bytes]") -> int:
+    """Returns its exit status."""
     process.kill()  # nothing, where it has ended
-    await asyncio.to_thread(process.wait)
+    status = await asyncio.to_thread(process.wait)
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            with suppress(OSError):
+                pipe.close()
+    return status
 
 
 async def _chunks(
