@@ -26,7 +26,7 @@ from storage.layout import SEGMENTS_NAME, WRITE_LOCK_NAME, DataFolder
 from storage.registry import Registry
 from storage.turns import Turns
 from storage.writes import Batch, Turn
-from tests.engine.rig import MANY, Rig, listed, pools
+from tests.engine.rig import MANY, Inline, Rig, listed, pools
 
 DIMENSION = 4
 Model = dict[Any, tuple[bytes, bytes | None]]
@@ -344,6 +344,12 @@ def what_a_start_finds(image: Path, name: str) -> Model | None:
         return listed(worker)
 
 
+@pytest.fixture
+def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a copy of the folder is of one moment."""
+    monkeypatch.setattr(staging, "ThreadPoolExecutor", lambda *_: Inline())
+
+
 CASES = {
     "int": (some, {}),
     "str": (lambda: some(kind="str"), {}),
@@ -353,6 +359,7 @@ CASES = {
 }
 
 
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("name", ["c", "new"])
 def test_a_kill_anywhere_leaves_all_or_nothing(rig: Rig, tmp_path: Path, case: str, name: str) -> None:
@@ -382,6 +389,7 @@ def test_a_kill_anywhere_leaves_all_or_nothing(rig: Rig, tmp_path: Path, case: s
     assert points >= ({"import.undo", "import.undone"} if case == "refused" else set())
 
 
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("mode", ["add", "upsert"])
 def test_recovery_is_cut_off_too(rig: Rig, tmp_path: Path, mode: str) -> None:
     """At any place of undoing, and of going on with an upsert that was decided."""
