@@ -6,12 +6,14 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from storage.files.contract import BadFile, IdKind, Ids
+from storage.files.contract import ID_BYTES_MAX, BadFile, IdKind, Ids
 from storage.files.given import whole_numbers
 from storage.files.numbers import Matrix
 
-STRING_BYTES_MAX: Final = 1 << 13
-"""Width of one string in a file; four times what 512 characters take in UCS-4. Bounds what a batch allocates."""
+STRING_BYTES_MAX: Final = 4 * ID_BYTES_MAX
+"""Width of one string in a file: UCS-4 of the longest id."""
+_TAKEN_BYTES: Final = 4 << 20
+"""Strings that are decoded at once: a column of the widest takes twenty times what they say."""
 _DTYPE: Final = re.compile(r"[<>|=]?(?:[iu][1248]|[SU]\d{1,5})")
 
 
@@ -31,8 +33,11 @@ class IdColumn:
 
     def take(self, start: int, stop: int) -> Ids:
         """Of rows start … stop. Raises BadFile with the row: negative or above 2^63-1, or no text."""
-        column = self._matrix.take(start, stop).reshape(-1)
-        return whole_numbers(column, self._what, start) if self.kind == "int" else _texts(column, self._what, start)
+        if self.kind == "int":
+            return whole_numbers(self._matrix.take(start, stop).reshape(-1), self._what, start)
+        step = max(1, _TAKEN_BYTES // self._matrix.dtype.itemsize)
+        parts = [(at, min(at + step, stop)) for at in range(start, stop, step)]
+        return [text for part in parts for text in _texts(self._matrix.take(*part).reshape(-1), self._what, part[0])]
 
 
 def id_dtype(descr: Any, what: str) -> np.dtype[Any]:

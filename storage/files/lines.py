@@ -6,6 +6,8 @@ from typing import Final
 from storage.files.contract import METADATA_BYTES_MAX, BadFile
 from storage.files.source import Source, chunks
 
+TAKEN_BYTES_MAX: Final = 8 << 20
+"""About what is taken at once. A batch of rows whose vectors are short could hold gigabytes of metadata."""
 _BLANK: Final = b" \t\r"
 
 
@@ -20,14 +22,21 @@ class Lines:
         self._next = 0
 
     def take(self, start: int, stop: int) -> list[bytes | None]:
-        """Rows start … stop, each asked for once and in order; start 0 begins anew. Raises BadFile, with the row: too
-        few lines, too long a line, or what is no object."""
+        """Rows start … stop, or the first of them; each given once and in order, and start 0 begins anew.
+
+        Raises BadFile, with the row: too few lines, too long a line, or what is no object.
+        """
         if start == 0:
             self._lines, self._next = _split(self._source, self._what), 0
         if start != self._next:
             raise ValueError(f"row {self._next} comes next, not {start}")
-        self._next = stop
-        return [self._item(row) for row in range(start, stop)]
+        items: list[bytes | None] = []
+        size = 0
+        while self._next < stop and size < TAKEN_BYTES_MAX:
+            items.append(self._item(self._next))
+            size += len(items[-1] or b"")
+            self._next += 1
+        return items
 
     def finish(self, rows: int) -> None:
         """After the last row. Raises BadFile where more lines follow."""

@@ -22,7 +22,8 @@ class IdRows(Protocol):
 class Texts(Protocol):
     """Metadata by row; asked in order, and told when it was the last."""
 
-    def take(self, start: int, stop: int) -> list[bytes | None]: ...
+    def take(self, start: int, stop: int) -> list[bytes | None]:
+        """Of rows start … stop, or where they are long of the first of them, at least one: the batch ends there."""
 
     def finish(self, rows: int) -> None: ...
 
@@ -66,11 +67,11 @@ class Parts:
         total, start = self.outline.rows or 0, 0
         while start < total:
             stop = self._vectors.limit(start, min(start + rows, total))
-            yield Batch(
-                self._vectors.take(start, stop),
-                self._ids.take(start, stop) if self._ids else None,
-                self._metadata.take(start, stop) if self._metadata else None,
-            )
+            metadata = self._metadata.take(start, stop) if self._metadata else None
+            if metadata is not None:
+                stop = start + len(metadata)
+            ids = self._ids.take(start, stop) if self._ids else None
+            yield Batch(self._vectors.take(start, stop), ids, metadata)
             start = stop
         if self._metadata:
             if not total:

@@ -91,23 +91,27 @@ class _ReadBeside:
     def batches(self, rows: int) -> Iterator[Batch]:
         start = 0
         for batch in self._reader.batches(rows):
-            stop = start + batch.rows
-            ids, metadata = batch.ids, batch.metadata
-            if self._ids is not None:
-                self._enough(stop)
-                ids = self._ids.take(start, stop)
-            if self._metadata is not None:
-                metadata = self._metadata.take(start, stop)
-            yield Batch(batch.vectors, ids, metadata)
-            start = stop
+            rest = batch
+            while rest.rows:
+                part = self._with(rest, start)
+                yield part
+                start += part.rows
+                rest = rest.part(part.rows, rest.rows)
         self._end(start)
 
     def close(self) -> None:
         self.files.close()
 
-    def _enough(self, rows: int) -> None:
-        if self._ids is not None and self._ids.rows < rows:
-            raise BadFile(f"there are {self._ids.rows} ids, and more vectors", self._ids.rows)
+    def _with(self, batch: Batch, start: int) -> Batch:
+        """The first rows of the batch, as many as there is metadata at once; start: the row of its first."""
+        if self._metadata is not None:
+            metadata = self._metadata.take(start, start + batch.rows)
+            batch = batch.part(0, len(metadata))._replace(metadata=metadata)
+        if self._ids is not None:
+            if self._ids.rows < start + batch.rows:
+                raise BadFile(f"there are {self._ids.rows} ids, and more vectors", self._ids.rows)
+            batch = batch._replace(ids=self._ids.take(start, start + batch.rows))
+        return batch
 
     def _end(self, rows: int) -> None:
         if self._ids is not None and self._ids.rows != rows:

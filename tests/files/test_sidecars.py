@@ -8,8 +8,9 @@ import pytest
 from app.engine.sources import open_files, unpacked
 from seedvec.sending import body_of, given_files
 from storage.files import sidecars
-from storage.files.contract import BadFile, ReadOptions, WriteOptions
+from storage.files.contract import METADATA_BYTES_MAX, BadFile, Batch, ReadOptions, Sparse, WriteOptions
 from storage.files.formats import FORMATS
+from storage.files.lines import TAKEN_BYTES_MAX
 from tests.files.kit import DENSE, batches_of, outline_of, path_of, rows_of, same_bits, whole, write
 
 
@@ -57,6 +58,25 @@ def test_a_batch_without_what_was_announced_is_refused(tmp_path: Path) -> None:
             writer.write(batches_of(rows)[0]._replace(ids=None))
         writer.abort()
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["npy", "npz", "safetensors"])
+def test_long_metadata_makes_short_batches(name: str, tmp_path: Path) -> None:
+    rows, path = rows_of(40, ids="str"), path_of(tmp_path, FORMATS[name])
+    rows = rows._replace(metadata=[b'{"a":"%s"}' % (b"%d" % row * 500_000) for row in range(10, 50)])
+    write(FORMATS[name], path, rows, "str")
+    reader = open_files([path], None, None, None, ReadOptions())
+    sizes = [sum(map(len, batch.metadata or ())) for batch in reader.batches(40)]
+    assert len(sizes) == 5 and max(sizes) < TAKEN_BYTES_MAX + METADATA_BYTES_MAX
+    got = whole(reader)
+    assert same_bits(got.vectors, rows.vectors) and got.ids == rows.ids and got.metadata == rows.metadata
+
+
+def test_a_part_of_sparse_rows() -> None:
+    sparse = Sparse(np.array([0, 2, 2, 5]), np.array([1, 4, 0, 1, 2]), np.arange(5, dtype=np.float32))
+    part = Batch(sparse, [*"abc"], [None, b"{}", None]).part(1, 3)
+    assert isinstance(part.vectors, Sparse) and [a.tolist() for a in part.vectors] == [[0, 0, 3], [0, 1, 2], [2, 3, 4]]
+    assert part.ids == ["b", "c"] and part.metadata == [b"{}", None] and part.rows == 2
 
 
 def test_spaces_and_line_ends_in_json_do_no_harm(tmp_path: Path) -> None:
