@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+import scipy.sparse
 from numpy.typing import NDArray
 
 from index.sparse import SparseVectors
@@ -36,12 +37,12 @@ def stored(rows: SparseRows, metric: Any, *, posted: bool) -> SparseVectors:
 
 def true_distances(metric: str, queries: SparseRows, rows: SparseRows) -> NDArray[np.float64]:
     """(q, n)."""
-    places = np.unique(np.concatenate([queries.indices, rows.indices]))
     q, r = (
-        SparseRows(s.indptr, np.searchsorted(places, s.indices), s.values.astype(np.float64), len(places)).dense()
+        scipy.sparse.csr_array((s.values.astype(np.float64), s.indices, s.indptr), shape=s.shape)
         for s in (queries, rows)
     )
-    dots = q @ r.T
+    dots = (q @ r.T).toarray()
     if metric == "dot":
         return np.asarray(-dots)
-    return np.asarray(1 - dots / np.linalg.norm(q, axis=1)[:, None] / np.linalg.norm(r, axis=1))
+    norms = [np.sqrt(np.asarray(s.multiply(s).sum(axis=1))) for s in (q, r)]
+    return np.asarray(1 - dots / norms[0][:, None] / norms[1])
