@@ -107,7 +107,7 @@ class Reader(Protocol):
 
 
 class Writer(Protocol):
-    """A file being made. Ended by one of `finish` and `abort`."""
+    """A file being made. Ended by `finish`, or by `abort`: also after any other call has raised, `finish` included."""
 
     def write(self, batch: Batch) -> None:
         """Appends. The batch has what the outline has: ids of its type, metadata or none. Raises OSError."""

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from storage.files import sidecars
+from storage.files import npz, sidecars
 from storage.files.contract import DIMENSION_MAX, BadFile, Batch, ReadOptions
 from storage.files.formats import FORMATS
 from tests.files.kit import DENSE, options_for, path_of, read, rows_of, same_bits, write
@@ -281,6 +281,23 @@ def test_a_zip_of_a_million_names(tmp_path: Path) -> None:
             file.write(entry * 10_000)
         file.write(place + struct.pack("<4sLQL", b"PK\x06\x07", 0, at, 1) + ZIP[END : END + 8] + b"\xff" * 12 + b"\0\0")
     with little_memory(), pytest.raises(BadFile, match="1,000,000 members"):
+        read("npz", tmp_path / "x.npz")
+
+
+def test_a_bit_more_in_fortran_order(tmp_path: Path) -> None:
+    """Read by columns, which passes by no byte in order."""
+    data = bytearray(zipped({"vectors.npy": saved(np.ones((3, 4), np.float32, order="F"))}, zipfile.ZIP_STORED))
+    data[data.index(b"\x80?") + 1] ^= 1
+    (tmp_path / "x.npz").write_bytes(data)
+    with pytest.raises(BadFile, match="its checksum is another"):
+        read("npz", tmp_path / "x.npz")
+
+
+def test_fortran_order_that_would_have_to_be_unpacked_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    np.savez_compressed(tmp_path / "x.npz", np.ones((3, 4), np.float32, order="F"))
+    assert read("npz", tmp_path / "x.npz").rows == 3
+    monkeypatch.setattr(npz, "ALWAYS_BYTES", 100)
+    with pytest.raises(BadFile, match="save it in C order"):
         read("npz", tmp_path / "x.npz")
 
 
