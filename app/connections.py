@@ -20,6 +20,9 @@ LOOK_S = 1.0
 BODY_RATE = 1024
 """Bytes a second that a body has to come in at, once `body_s` is over: 64 MiB may take 18 hours, and nobody's drip
 keeps a connection for longer than its bytes are worth."""
+HEAD_BYTES = 64 << 10
+PIPELINED = 64
+"""Requests that a client may send on one connection before it has read the answers to those before them."""
 RESERVE = 256
 """Connections beyond the bound that are still served, for probes alone."""
 GIVE_WAY = 64
@@ -38,6 +41,10 @@ class Patience:
     connections: int
 
 
+class TooManyPipelined(Exception):
+    """A client sends on and on, and waits for no answer."""
+
+
 class DealtProtocol(HttpToolsProtocol):
     """uvicorn's HTTP protocol that tells when its connection has begun and ended, and refuses in our words."""
 
@@ -47,10 +54,29 @@ class DealtProtocol(HttpToolsProtocol):
         self._lost = lost
         self.came = 0
         """Bytes of bodies so far."""
+        self._head = 0
+        """Bytes of a head that is not complete."""
         self.phase: Phase = "new"
         self.since = time.monotonic()
         """When the phase was first seen (`look`)."""
         self._mark: tuple[object, int] = (None, 0)
+
+    def data_received(self, data: bytes) -> None:
+        before = self.cycle
+        super().data_received(data)
+        if self.cycle is not before or (before is not None and (before.more_body or not before.response_complete)):
+            self._head = 0
+            return
+        # No request has begun: all of it was head, of which the parser bounds nothing.
+        self._head += len(data)
+        if self._head > HEAD_BYTES and not self.transport.is_closing():
+            self.refuse("head-too-large")
+
+    def on_message_begin(self) -> None:
+        if len(self.pipeline) >= PIPELINED:
+            # Each would take kilobytes while it waits, and a connection brings thousands at once.
+            raise TooManyPipelined  # uvicorn refuses it as no HTTP
+        super().on_message_begin()
 
     def on_body(self, body: bytes) -> None:
         self.came += len(body)
@@ -128,7 +154,7 @@ class DealtProtocol(HttpToolsProtocol):
         return self.since if self.phase_now() in ("new", "idle") else None
 
 
-_PHRASES = {400: "Bad Request", 408: "Request Timeout"}
+_PHRASES = {400: "Bad Request", 408: "Request Timeout", 431: "Request Header Fields Too Large"}
 
 
 def make_room(connections: Iterable[DealtProtocol]) -> None:

@@ -96,6 +96,12 @@ TABLE: dict[str, Kind] = {
     "too-large": Kind(
         413, "The request is too large", "GET /v1 shows the limits. Split it into several requests. " + STORED_NOTHING
     ),
+    "head-too-large": Kind(
+        431,
+        "The request's head is too large",
+        "Path, query string and headers may take 64 KiB together: what is longer goes into a body. The connection is "
+        "closed. " + STORED_NOTHING,
+    ),
     "unsupported-media-type": Kind(
         415,
         "The body has a media type that is not taken here",

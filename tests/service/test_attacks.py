@@ -7,7 +7,7 @@ import resource
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +162,51 @@ def test_cut_off_in_mid_body(server: Server, path: str) -> None:
             time.sleep(0.05)
     assert server.client.get(C).json()["count"] == 1
     assert server.client.get("/v1/collections/never").status_code == 404
+
+
+@pytest.mark.parametrize("start", [b"GET /v1/", b"GET /v1 HTTP/1.1\r\nx: ", b"GET /v1 HTTP/1.1\r\n"])
+def test_a_head_without_end(server: Server, start: bytes) -> None:
+    """A path, one header, and many headers: 24 MB of it, of which a fraction is read."""
+    before = private_bytes(server)
+    with opened(server) as connection:
+        piece = (b"a: b\r\n" * 20_000) if start.endswith(b"\n") else b"y" * 120_000
+        connection.sendall(start)
+        with suppress(ConnectionError):
+            for _ in range(200):
+                connection.sendall(piece)
+        with suppress(ConnectionError):  # told, but with so much unread that the answer may be lost on its way
+            assert answer(connection)[0] == 431
+    assert good(server) < UNSEEN_S
+    assert private_bytes(server) - before < 32 * 2**20
+
+
+def test_a_head_of_64_kib_is_taken(server: Server) -> None:
+    """In pieces; and its size is that of this request, not of those before it."""
+    with opened(server) as connection:
+        for _ in range(3):
+            for piece in (b"GET /v1 HTTP/1.1\r\nhost: x\r\nx: ", b"y" * 30_000, b"y" * 30_000, b"\r\n\r\n"):
+                connection.sendall(piece)
+                time.sleep(0.02)
+            assert answer(connection)[0] == 200
+
+
+def test_requests_without_waiting_for_answers(server: Server) -> None:
+    """50,000 on one connection: the first are answered, then it is closed."""
+    before = private_bytes(server)
+    with opened(server) as connection:
+        few = b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n"
+        connection.sendall(few * 20)
+        text = b""
+        while text.count(b"alive") < 20:
+            text += connection.recv(1 << 16)
+        assert text.count(b"HTTP/1.1 200") == 20
+        with suppress(ConnectionError):
+            connection.sendall(few * 50_000)
+        with suppress(ConnectionError):
+            while connection.recv(1 << 16):
+                pass
+    assert good(server) < UNSEEN_S
+    assert private_bytes(server) - before < 32 * 2**20
 
 
 # ---------------------------------------------------------------- slow clients
