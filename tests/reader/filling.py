@@ -12,7 +12,7 @@ DIMENSION = 8
 
 
 def vectors_of(numbers: Any) -> NDArray[np.float32]:
-    """(n, DIMENSION), each number a small fraction that float16 holds too."""
+    """(n, DIMENSION)."""
     return (np.asarray(numbers, np.float32).reshape(-1, 1) % 2048 + np.arange(DIMENSION, dtype=np.float32) / 8) / 8
 
 
