@@ -18,11 +18,16 @@ CALLS = {
     *("fsync", "fdatasync", "fsync_file", "fsync_dir"),
 }
 STAGED = "in DATA/staging, which every start empties"
+EXPORTED = "an export, which no data folder holds: made anew by whoever wanted it"
 BESIDE = {
     "app/engine/exporting.py:_leading_to": STAGED,
     "app/engine/exporting.py:prepare": STAGED,
     "app/engine/sources.py:unpacked": STAGED,
     "app/engine/transfers.py:take": STAGED,
+    "storage/files/folder.py:__init__": EXPORTED,
+    "storage/files/folder.py:abort": EXPORTED,
+    "storage/files/output.py:remove_file": EXPORTED,
+    "storage/files/tensorblob_folder.py:_end_block": EXPORTED,
     "storage/atomic.py:_fsync": "its callers hit the failpoint of what they sync",
     "storage/atomic.py:_unlink": "the same",
     "storage/segment.py:abandon": "takes back a file that nothing names yet; a kill before it leaves one to the sweep",
