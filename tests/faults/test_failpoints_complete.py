@@ -26,6 +26,7 @@ BESIDE = {
     "app/engine/transfers.py:take": STAGED,
     "storage/files/folder.py:__init__": EXPORTED,
     "storage/files/folder.py:abort": EXPORTED,
+    "storage/files/hdf5_write.py:put": EXPORTED,
     "storage/files/output.py:remove_file": EXPORTED,
     "storage/files/tensorblob_folder.py:_end_block": EXPORTED,
     "storage/atomic.py:_fsync": "its callers hit the failpoint of what they sync",
