@@ -13,7 +13,7 @@ TORCH = torch==2.13.0
 DEMO = demo-data
 SERVE = $(VENV)/bin/seedvec serve --port $(PORT) $(if $(WORKERS),--workers $(WORKERS))
 
-.PHONY: setup serve demo test faults soak overload check format bench bench-filtered bench-metadata bench-recall bench-restart bench-scale clean
+.PHONY: setup serve demo test faults soak overload check format bench bench-filtered bench-metadata bench-recall bench-restart bench-scale bench-sparse clean
 
 setup: $(VENV)/.installed
 
@@ -79,6 +79,10 @@ bench-filtered: setup
 # speed beside plain Faiss: docs/recall-figures.md. BENCH='--data SMALL.hdf5 LARGE.hdf5 --tmp DIR'; half an hour or more.
 bench-recall: setup
 	$(VENV)/bin/python -m benchmarks.recall $(BENCH)
+
+# Sparse search over 100,000 rows of 100 numbers: BENCH='--rows N --numbers M --metric cosine'.
+bench-sparse: setup
+	$(VENV)/bin/python -m benchmarks.sparse $(BENCH)
 
 # 10,000,000 × 128 imported, built and served: BENCH='--rows N --data FILE'. Wants 15 GB of disk.
 bench-scale: setup

@@ -229,6 +229,7 @@ SEARCH = Operation(
     "for this way of searching on queries like those of `calibrated_on`, the `data` or real `queries`; null where "
     "nothing was: under a filter, for a large k, where more than 5 % were deleted since, and for queries that lie "
     "farther from the data than those it was measured with. "
+    "A sparse collection is asked by `{indices, values}`, and answers exactly. "
     "With `Accept: application/x-npz` the arrays `ids` (-1 where there are fewer) and `distances` (+inf).",
     tag="search",
     rights="read",

@@ -212,7 +212,8 @@ ADD = Operation(
     query=WriteQuery,
     description="Ids may be left out: the server assigns them and answers `first_id`, the first of the run. An id "
     "that exists, or stands twice in the body, refuses the whole request. An `Idempotency-Key` makes it safe to "
-    "repeat for 24 hours. `application/x-npy` is one n×d matrix, its ids from `?first_id=` or assigned.",
+    "repeat for 24 hours. `application/x-npy` is one n×d matrix, its ids from `?first_id=` or assigned. In a sparse "
+    "collection a vector is `{indices, values}`, values left out are ones, and there is no `.npy`.",
 )
 UPSERT = Operation(
     "PUT",
