@@ -96,8 +96,9 @@ class StrIds:
         return [self.id_at(int(row)) for row in rows]
 
     def words_at(self, rows: NDArray[np.int64], start: int) -> NDArray[np.uint64]:
-        """Of the UTF-8 of each id the 8 bytes from `start` on as one number, zeros past its end. They sort as the ids do,
-        for no id holds a zero byte."""
+        """Of the UTF-8 of each id the 8 bytes from `start` on as one number, zeros past its end.
+
+        They sort as the ids do, for no id holds a zero byte."""
         out = np.empty(len(rows), np.uint64)
         for begin in range(0, len(rows), WORDS_AT_ONCE):
             part = rows[begin : begin + WORDS_AT_ONCE]
