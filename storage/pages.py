@@ -51,6 +51,13 @@ def reserve(connection: apsw.Connection) -> None:
     connection.file_control("main", apsw.SQLITE_FCNTL_RESERVE_BYTES, ctypes.addressof(wanted))
 
 
+def reserved(connection: apsw.Connection) -> int:
+    """Bytes at the end of each page, of a database that is open: to read its file ourselves would cost its locks."""
+    found = ctypes.c_int(-1)
+    connection.file_control("main", apsw.SQLITE_FCNTL_RESERVE_BYTES, ctypes.addressof(found))
+    return found.value
+
+
 def checksummed(path: Path) -> bool:
     """Whether the pages have checksums. Raises OSError."""
     with path.open("rb") as file:

@@ -16,7 +16,7 @@ from typing import Final
 
 import apsw
 
-from storage import catalogue, errors, snapshot_files
+from storage import catalogue, errors, pages, snapshot_files
 from storage.atomic import fsync_dir, fsync_file
 from storage.catalogue import State
 from storage.database import Database, translated
@@ -32,7 +32,6 @@ from storage.layout import (
     DataFolder,
 )
 from storage.manifest import MANIFEST_NAME, Content, Entry, Manifest
-from storage.pages import checksum_vfs
 from storage.registry import Registered, Registry
 from storage.segment import require_room
 from storage.turns import Turns
@@ -158,10 +157,15 @@ def _copy(moment: _Moment, folder: Path) -> list[Entry]:
     copy = folder / CATALOGUE_NAME
     require_room(folder, (moment.folder / CATALOGUE_NAME).stat().st_size)
     hit(BACKUP)
-    with closing(apsw.Connection(str(copy), vfs=checksum_vfs())) as target, translated(copy, target):
+    with closing(apsw.Connection(str(copy), vfs=pages.checksum_vfs())) as target, translated(copy, target):
         # Nothing reads it before it is whole, and what a crash leaves of it is swept.
         target.pragma("journal_mode", "off")
         target.pragma("synchronous", 0)
+        if pages.reserved(moment.db.connection) == pages.RESERVED_BYTES:
+            # The VFS makes checksums from the first page on. A copy that outgrows the cache would write others before
+            # it, as they are in the log: there their checksums are old.
+            pages.reserve(target)
+            target.pragma("user_version", 1)
         with target.backup("main", moment.db.connection, "main") as backup:
             while not backup.done:
                 backup.step(BACKUP_PAGES)

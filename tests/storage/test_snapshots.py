@@ -71,6 +71,32 @@ def test_what_never_changes_is_linked_and_the_pages_keep_their_checksums(tmp_pat
     assert pages.verify(copy) == [2]
 
 
+def test_more_pages_than_a_cache_holds(tmp_path: Path) -> None:
+    """All in the log, where checksums are old."""
+    made = Collection(tmp_path, dimension=128)
+    for begin in range(0, 8000, 1000):
+        made.upsert(list(range(begin, begin + 1000)), metadata=True)
+        made.upsert(list(range(begin, begin + 1000, 7)))
+    folder, _ = take(tmp_path, "monday")
+    (copy,) = folder.glob("c/*/catalog.db")
+    assert copy.stat().st_size > 4 << 20 and pages.verify(copy) == []
+    made.close()
+
+
+def test_pages_without_checksums_stay_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a catalogue that an early version has made."""
+    with monkeypatch.context() as early:
+        early.setattr(pages, "reserve", lambda connection: None)
+        made = Collection(tmp_path)
+    for begin in range(0, 9000, 3000):
+        made.upsert(list(range(begin, begin + 3000)), metadata=True)
+    made.close()
+    assert not pages.checksummed(made.folder.catalogue)
+    folder, _ = take(tmp_path, "monday")
+    (copy,) = folder.glob("c/*/catalog.db")
+    assert not pages.checksummed(copy) and check(folder).findings == [] and rows(folder) == rows(tmp_path)
+
+
 def test_without_hard_links_files_are_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any) -> None:
         raise PermissionError(1, "no links here")
