@@ -13,7 +13,7 @@ TORCH = torch==2.13.0
 DEMO = demo-data
 SERVE = $(VENV)/bin/seedvec serve --port $(PORT) $(if $(WORKERS),--workers $(WORKERS))
 
-.PHONY: setup serve demo test faults soak overload check format bench bench-filtered bench-metadata bench-recall bench-restart bench-scale bench-sparse clean
+.PHONY: setup serve demo test faults soak overload check format bench bench-filtered bench-metadata bench-recall bench-restart bench-scale bench-snapshots bench-sparse clean
 
 setup: $(VENV)/.installed
 
@@ -83,6 +83,10 @@ bench-recall: setup
 # Sparse search over 100,000 rows of 100 numbers: BENCH='--rows N --numbers M --metric cosine'.
 bench-sparse: setup
 	$(VENV)/bin/python -m benchmarks.sparse $(BENCH)
+
+# Snapshots of 1,000,000 × 128 taken, sent, received and restored while writes go on: what the writes wait.
+bench-snapshots: setup
+	$(VENV)/bin/python -m benchmarks.snapshots $(BENCH)
 
 # 10,000,000 × 128 imported, built and served: BENCH='--rows N --data FILE'. Wants 15 GB of disk.
 bench-scale: setup
