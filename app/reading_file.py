@@ -36,14 +36,14 @@ def main() -> None:
     logs.configure("import", config.log_level, config.log_format)
     limit(order["input_bytes"])
     try:
-        _tell({"answer": _run(order)})
+        _tell({"answer": _run(order, config)})
     except errors.Refused as e:
         _tell({"refused": refused_json(e)})
     except MemoryError:
         _tell({"refused": refused_json(errors.BadFile(TOO_MUCH_MEMORY))})
 
 
-def _run(order: dict[str, Any]) -> dict[str, Any]:
+def _run(order: dict[str, Any], config: settings.Settings) -> dict[str, Any]:
     wanted = Wanted(
         Path(order["data"]),
         order["name"],
@@ -53,6 +53,7 @@ def _run(order: dict[str, Any]) -> dict[str, Any]:
         order["bad"],
         order["append"],
         tuple(order["key"]) if order["key"] else None,
+        config.keep_queries,
     )
     try:
         reader = open_source(wanted.data, wanted.staging, order["source"])

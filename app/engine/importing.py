@@ -10,24 +10,24 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import closing, suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from app.engine import errors, intake
-from app.engine.agreement import refuse_for_sparse, to_store
+from app.engine import errors, file_queries, intake
 from app.engine.errors import Fault
 from app.engine.staging import Checked, Gathered, Staging, Streamed, TakenRows
 from app.engine.translate import translated
-from app.engine.types import CollectionSettings
+from app.engine.types import DEFAULT_RECALL, IndexSpec
 from seedvec.sparse import SparseRows
 from storage import catalogue
 from storage.catalogue import Settings
 from storage.errors import Dropped, StorageError
 from storage.files.contract import BadFile, Batch, Outline, Reader, Sparse
+from storage.files.ground_truth import ground_truth
 from storage.imports import Import, ImportRow, read_imports, settle
 from storage.layout import WRITE_LOCK_NAME, DataFolder
 from storage.registry import NameTaken, Registry
@@ -61,6 +61,8 @@ class Wanted:
     append: bool = False
     key: tuple[str, str] | None = None
     """Idempotency key, and the hash of its request."""
+    keep_queries: int = 0
+    """Of those that the file brings, at most so many."""
 
 
 @dataclass(slots=True)
@@ -131,16 +133,23 @@ def _import(
             checking = Checking(settings, wanted.bad == "skip", check_id, check_metadata)
             checking.outcome.created = created
             checking.outcome.notes = _notes(outline, settings)
+            truth = ground_truth(reader)
+            queries = file_queries.usable(truth, settings, wanted.keep_queries)
+            if truth is not None and queries is not None:
+                checking.outcome.notes.append(file_queries.note(queries, truth, settings))
             staging = _staging(one, folder, wanted, outline, settings)
             try:
                 _stage(one, reader, checking, staging, progress)
             except BaseException:
                 staging.abandon()
                 raise
-            return _make_real(one, wanted, staging, checking.outcome)
+            answer = _make_real(one, wanted, staging, checking.outcome)
         except BaseException:
             _take_back(wanted, one, folder)
             raise
+    if queries is not None:
+        file_queries.keep(folder, queries)
+    return answer
 
 
 def _folder(wanted: Wanted, outline: Outline) -> tuple[Path, bool]:
@@ -150,16 +159,18 @@ def _folder(wanted: Wanted, outline: Outline) -> tuple[Path, bool]:
             return registry.folder(wanted.uuid), False
         if outline.dimension < 1:
             raise BadFile("it has vectors of no dimension")
-        settings = CollectionSettings(
+        settings = Settings(
             outline.dimension,
             metric="dot" if outline.sparse else "cosine",
             dtype="float16" if outline.dtype == "float16" else "float32",
             id_type=outline.ids or "auto",
+            recall=DEFAULT_RECALL,
+            index_spec=asdict(IndexSpec()),
+            created=catalogue.now(),
             sparse=outline.sparse,
         )
-        refuse_for_sparse(settings)
         with suppress(NameTaken):
-            return registry.folder(registry.create(wanted.name, to_store(settings), wanted.staging.name)), True
+            return registry.folder(registry.create(wanted.name, settings, wanted.staging.name)), True
         folder = _called(registry, wanted.name)
         if folder is None:
             raise errors.Conflict(f"{wanted.name} is dropped and made again while it is imported: import again")
