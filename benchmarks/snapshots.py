@@ -3,9 +3,9 @@
     python -m benchmarks.snapshots [--data FILE.hdf5] [--rows 1000000] [--times 5] [--writers 2]
 
 What the writes wait: each writer adds one row after the other; the longest of its waits while a snapshot is taken
-stands beside the longest of as long a time before. A second, small collection is in every other snapshot: for several the
-write locks are held together for a moment. Afterwards everything is compared: each row acknowledged before a snapshot
-began is in it, none that was sent after its answer, and what is restored is the snapshot, bit for bit.
+stands beside the longest of as long a time before. A second, small collection is in every other snapshot: for several
+the write locks are held together for a moment. Afterwards everything is compared: each row acknowledged before a
+snapshot began is in it, none that was sent after its answer, and what is restored is the snapshot, bit for bit.
 """
 
 import argparse
