@@ -184,32 +184,34 @@ class Supervisor:
     def _drain(self) -> int:
         log.info("stopping: %g s for what is being answered", self.settings.drain_s)
         self.dealer.stop()
-        for kept in self.background:
-            kept.tell(signal.SIGTERM)  # beside the workers, not after them: docker waits for 10 s in all
-        clean = self._stop(self.workers, self.settings.drain_s + GRACE_S)
-        clean = self._stop(self.background, BACKGROUND_STOP_S) and clean
+        begun = time.monotonic()
+        # All at once, not the background after the workers: docker waits for 10 s in all. And once: a second signal
+        # would kill an interpreter that is ending.
+        for kept in (*self.workers, *self.background):
+            kept.tell(signal.SIGTERM)
+        clean = self._await(self.workers, begun + self.settings.drain_s + GRACE_S)
+        clean = self._await(self.background, begun + BACKGROUND_STOP_S) and clean
         log.info("stopped" if clean else "stopped; some processes had to be killed")
         return KILLED if self.stops > 1 else OK
 
-    def _stop(self, group: list[Kept], patience_s: float) -> bool:
-        """Ask the processes to end; kill those that have not when patience is over or a second signal comes."""
-        for kept in group:
-            kept.tell(signal.SIGTERM)
-        until = time.monotonic() + patience_s
-        while any(kept.process is not None for kept in group):
+    def _await(self, group: list[Kept], until: float) -> bool:
+        """The end of processes that were told to; kills those that have not ended by then, or at a second signal."""
+        while True:
             now = time.monotonic()
-            if self.stops > 1 or now >= until:
-                for kept in group:
-                    if kept.process is not None:
-                        log.warning("killing %s", kept.name)
-                        kept.tell(signal.SIGKILL)
-                        kept.process.wait()
-                        kept.reap(self.dealer, now, expected=True)
-                return False
             for kept in group:
                 kept.reap(self.dealer, now, expected=True)
+            left = [kept for kept in group if kept.process is not None]
+            if not left:
+                return True
+            if self.stops > 1 or now >= until:
+                for kept in left:
+                    log.warning("killing %s", kept.name)
+                    kept.tell(signal.SIGKILL)
+                    if kept.process is not None:
+                        kept.process.wait()
+                    kept.reap(self.dealer, now, expected=True)
+                return False
             self._turn(min(0.2, until - now))
-        return True
 
     def _kill(self) -> None:
         self.inspector.stop()
