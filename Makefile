@@ -13,7 +13,7 @@ TORCH = torch==2.13.0
 DEMO = demo-data
 SERVE = $(VENV)/bin/seedvec serve --port $(PORT) $(if $(WORKERS),--workers $(WORKERS))
 
-.PHONY: setup serve demo test faults soak overload check format bench bench-filtered bench-metadata bench-recall bench-restart bench-scale bench-snapshots bench-sparse clean
+.PHONY: setup serve demo test faults soak overload check format bench bench-dataloader bench-filtered bench-metadata bench-recall bench-restart bench-scale bench-snapshots bench-sparse clean
 
 setup: $(VENV)/.installed
 
@@ -74,6 +74,10 @@ bench-metadata: setup
 # Filtered search inside an index; BENCH='--data FILE --rows N --kinds ivf,hnsw' for other data.
 bench-filtered: setup
 	$(VENV)/bin/python -m benchmarks.filtered $(BENCH)
+
+# Batches for training from a collection, beside bare memory maps; BENCH='--cold --tmp DIR' also with an empty page cache.
+bench-dataloader: setup
+	$(VENV)/bin/python -m benchmarks.dataloader $(BENCH)
 
 # Recall requested and measured, its cost beside the cheapest that would do, growth, queries unlike the data, builds and
 # speed beside plain Faiss: docs/recall-figures.md. BENCH='--data SMALL.hdf5 LARGE.hdf5 --tmp DIR'; half an hour or more.

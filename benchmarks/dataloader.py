@@ -8,12 +8,13 @@ the ratios to the bare memory map are medians of their runs. The collection yiel
 """
 
 import argparse
+import itertools
 import os
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +101,7 @@ def main() -> None:
         for order in ("random", "sequential"):
             for workers in (0, 2):
                 for cold in (False, True) if options.cold else (False,):
-                    rows += measured(makes, Path(folder), len(vectors), options.batches, order, workers, cold)
+                    rows += measured(makes, Path(folder), options.batches, order, workers, cold)
                     print("\n" + table.show(rows), flush=True)
     table.write(options.out, "dataloader", vars(options), rows)
     print(f"written: {options.out}", file=sys.stderr)
@@ -157,16 +158,15 @@ def lance(folder: Path, vectors: NDArray[np.float32]) -> Make:
 
 
 def measured(
-    makes: dict[str, Make], folder: Path, rows: int, count: int, order: str, workers: int, cold: bool
+    makes: dict[str, Make], folder: Path, count: int, order: str, workers: int, cold: bool
 ) -> list[dict[str, Any]]:
     """One figure for each way: rows a second, and the median of its runs' ratios to the memory map's."""
     speeds: dict[str, list[float]] = {name: [] for name in makes}
-    for run in range(RUNS):
+    for _ in range(RUNS):
         for name, make in makes.items():
-            batches = chosen(rows, min(count, SLOW.get(name, count)), order, run)
             if cold:
                 forget(folder)
-            speeds[name].append(speed(*make(), batches, workers))
+            speeds[name].append(speed(*make(), min(count, SLOW.get(name, count)), order, workers))
     return [
         {
             "order": order,
@@ -180,24 +180,13 @@ def measured(
     ]
 
 
-def chosen(rows: int, batches: int, order: str, run: int) -> list[list[int]]:
-    """Row numbers of each batch; of a cold cache each run reads another part."""
-    wanted = batches * BATCH
-    if order == "random":
-        picked = np.random.default_rng(run).integers(0, rows, wanted)
-    else:
-        picked = (np.arange(wanted) + run * wanted) % rows
-    listed: list[list[int]] = picked.reshape(batches, BATCH).tolist()
-    return listed
-
-
-def speed(dataset: Dataset[Any], together: Callable[[Any], Any], batches: list[list[int]], workers: int) -> float:
-    """Rows a second, from the first batch on: workers have started by then."""
-    loader = DataLoader(dataset, batch_sampler=batches, collate_fn=together, num_workers=workers)
-    arriving: Iterable[Any] = iter(loader)
-    next(arriving)  # type: ignore[call-overload]
+def speed(dataset: Dataset[Any], together: Callable[[Any], Any], batches: int, order: str, workers: int) -> float:
+    """Rows a second, from the first batch on: workers have started and the order is drawn by then."""
+    loader = DataLoader(dataset, BATCH, shuffle=order == "random", collate_fn=together, num_workers=workers)
+    arriving = iter(loader)
+    next(arriving)
     begun = time.perf_counter()
-    count = sum(1 for _ in arriving)
+    count = sum(1 for _ in itertools.islice(arriving, batches))
     return count * BATCH / (time.perf_counter() - begun)
 
 

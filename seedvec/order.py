@@ -41,16 +41,18 @@ class Order:
         self.starts = starts
         self.parts = parts
         self.rows = rows
+        self._length = int(starts[-1])
         self._shift = rows - starts[:-1]
         self._one_part = int(parts[0]) if len(parts) and (parts == parts[0]).all() else None
+        self._one_shift = int(self._shift[0]) if len(parts) == 1 else None
 
     def __len__(self) -> int:
-        return int(self.starts[-1])
+        return self._length
 
     def locate(self, places: Places) -> tuple[NDArray[np.int32] | int, Places]:
         """(part or parts, rows) of these places, which must be within 0 … len − 1."""
-        if len(self.parts) == 1 and self._one_part is not None:
-            return self._one_part, places + self._shift[0]
+        if self._one_part is not None and self._one_shift is not None:
+            return self._one_part, places + self._one_shift if self._one_shift else places
         run = self.starts.searchsorted(places, "right") - 1
         return self.parts[run] if self._one_part is None else self._one_part, places + self._shift[run]
 

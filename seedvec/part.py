@@ -82,9 +82,19 @@ class Sealed:
             return Keys(self.base_key, rows)  # nothing of it needs reading
         return Keys(self.base_key, rows, self.segment.keys_rel.view(np.int64))
 
-    def ids_at(self, rows: Places) -> Ids:
+    @cached_property
+    def first_id(self) -> int | None:
+        """Of ids that count up by one, as the server assigns them: then no other needs to be read."""
         ids = self.segment.ids
-        return ids[rows] if isinstance(ids, np.ndarray) else ids.ids_at(rows)
+        if not isinstance(ids, np.ndarray) or ids[-1] - ids[0] != len(ids) - 1:
+            return None
+        return int(ids[0]) if bool((ids[1:] > ids[:-1]).all()) else None
+
+    def ids_at(self, rows: Places) -> Ids:
+        if self.first_id is not None:
+            return rows + self.first_id
+        ids = self.segment.ids
+        return ids.take(rows) if isinstance(ids, np.ndarray) else ids.ids_at(rows)
 
     def ids_between(self, start: int, stop: int) -> Ids:
         ids = self.segment.ids

@@ -185,30 +185,26 @@ class Snapshot:
         if isinstance(rows, slice):
             return np.arange(*rows.indices(len(self)))
         places = np.asarray(rows)
-        if places.dtype == np.bool_:
-            if places.shape != (len(self),):
-                raise IndexError(f"a mask of shape {places.shape} for {len(self)} rows")
+        kind, n = places.dtype.kind, len(self)
+        if kind == "b":
+            if places.shape != (n,):
+                raise IndexError(f"a mask of shape {places.shape} for {n} rows")
             return np.flatnonzero(places)
-        if places.ndim != 1 or (places.size and places.dtype.kind not in "iu"):
+        if places.ndim != 1 or (kind not in "iu" and places.size):
             raise IndexError(f"rows are numbers in one dimension, not {places.dtype} {places.shape}")
         places = places.astype(np.int64, copy=False)
         # As unsigned numbers the negative ones are the largest: one look settles the usual case.
-        if not len(places) or places.view(np.uint64).max() < len(self):
+        if not places.size or int(places.view(np.uint64).max()) < n:
             return places
         low, high = int(places.min()), int(places.max())
-        if low < -len(self) or high >= len(self):
-            raise IndexError(f"row {low if low < -len(self) else high} of {len(self)}")
-        return np.where(places < 0, places + len(self), places)
+        if low < -n or high >= n:
+            raise IndexError(f"row {low if low < -n else high} of {n}")
+        return np.where(places < 0, places + n, places)
 
     # -- of places as `places` gives them
 
     def vectors_at(self, places: Places) -> Vectors:
         """A copy of these rows' vectors."""
-        n = len(places)
-        if n > 1 and places[-1] - places[0] == n - 1 and (np.diff(places) == 1).all():
-            neighbours = self.view(slice(int(places[0]), int(places[-1]) + 1))
-            if isinstance(neighbours, np.ndarray):
-                return neighbours.copy()  # twice as fast as row by row
         part, rows = self.order.locate(places)
         if isinstance(part, int):
             return self._rows_of(part, rows)

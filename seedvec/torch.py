@@ -119,18 +119,20 @@ class CollectionDataset(Dataset[Sample]):
 
     def __getitems__(self, rows: Sequence[int]) -> Gathered:
         """What a DataLoader asks for a batch."""
-        return Gathered(self._columns(np.fromiter(rows, np.int64, len(rows))))
+        return Gathered(self._gathered(self.snapshot.places(np.fromiter(rows, np.int64, len(rows)))))
 
     def _columns(self, rows: slice | Places) -> Columns:
         snapshot = self.snapshot
         if not isinstance(rows, slice):
-            rows = snapshot.places(rows)
-            return _tensor(snapshot.vectors_at(rows)), *self._rows.others(rows)
+            return self._gathered(snapshot.places(rows))
         # Torch knows no strides below 0.
         forwards = rows.step is None or rows.step > 0
         view = snapshot.view(rows, writable=True) if forwards and not snapshot.sparse else None
         places = snapshot.places(rows)
         return _tensor(snapshot.vectors_at(places) if view is None else view), *self._rows.others(places)
+
+    def _gathered(self, places: Places) -> Columns:
+        return _tensor(self.snapshot.vectors_at(places)), *self._rows.others(places)
 
 
 class CollectionStream(IterableDataset[Any]):
