@@ -92,7 +92,7 @@ def test_what_must_not_be_read_is_refused_and_leaves_nothing(wire: Wire) -> None
         ("hdf5", hdf5(vectors=X)[:-100], "truncated file"),
         ("npz", b"PK\x03\x04", "no zip file"),
         ("parquet", b"PAR1PAR1", "Arrow cannot read it"),
-        ("csr", b"", "no zip file"),
+        ("csr", b"nothing", "no zip file"),
     ):
         problem = wire.ok(422, "POST", path_of("none", f"import?format={fmt}"), body)
         assert words in problem["detail"] and "nothing was imported" in problem["detail"]
