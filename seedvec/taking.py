@@ -33,22 +33,30 @@ def take_tar(to: Path, collection: str, source: Source) -> None:
     """What a tar holds, called after the collection there and after the file here: `clip.npy` and `clip.ids.npy` become
     `mine.npy` and `mine.ids.npy`, a folder `clip` becomes `mine`.
 
-    Raises OSError and ValueError; files that came before what failed stay."""
+    Raises OSError and ValueError; then nothing new stands there. A folder that stands there already is refused."""
+    tmp = to.with_name(to.name + ".tmp")
+    tmp.mkdir()
     try:
         # Streamed: what it reads of the source it never goes back for.
-        with tarfile.open(fileobj=cast("tarfile._Fileobj", source), mode="r|") as archive:  # type: ignore[name-defined]
+        with tarfile.open(fileobj=cast("tarfile._Fileobj", source), mode="r|") as archive:
             for member in archive:
-                _take_member(to, collection, archive, member)
+                _take_member(tmp, to, collection, archive, member)
+        for path in tmp.iterdir():
+            os.rename(path, to.with_name(path.name))
     except tarfile.TarError as e:
         raise OSError(f"what came is cut off, or no tar: {e}") from e
+    finally:
+        shutil.rmtree(tmp, ignore_errors=True)
 
 
-def _take_member(to: Path, collection: str, archive: tarfile.TarFile, member: tarfile.TarInfo) -> None:
+def _take_member(tmp: Path, to: Path, collection: str, archive: tarfile.TarFile, member: tarfile.TarInfo) -> None:
     top, *rest = PurePosixPath(member.name).parts
     if not top.startswith(collection) or ".." in rest or not (member.isreg() or member.isdir()):
         raise ValueError(f"the tar holds {member.name!r}, which is no part of {collection}")
     in_folder = rest or member.isdir()
-    path = to.joinpath(*rest) if in_folder else to.with_name(_called(to, top[len(collection) :]))
+    if in_folder and to.exists():
+        raise FileExistsError(f"{to} exists already: a folder is not written over")
+    path = (tmp / to.name).joinpath(*rest) if in_folder else tmp / _called(to, top[len(collection) :])
     if member.isdir():
         path.mkdir(parents=True, exist_ok=True)
         return

@@ -289,7 +289,10 @@ def _make_real(one: Import, wanted: Wanted, staging: Staging, outcome: Outcome) 
             patience -= 1
             if not patience:
                 log.error("import %s into %s is finished at the next start: %s", one.uuid, wanted.name, e)
-                raise
+                raise errors.OutcomeUnknown(
+                    "the disk gave way while rows were being replaced: some are, the others will be at the next start; "
+                    "the file can be sent again as well"
+                ) from e
         time.sleep(RETRY_S)
 
 

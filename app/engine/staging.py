@@ -18,6 +18,7 @@ from index.stored import norms
 from seedvec.sparse import SparseRows, concatenate
 from storage import atomic
 from storage.catalogue import Settings
+from storage.files.contract import BadFile
 from storage.hashing import hex16
 from storage.imports import Finished, Import, Reserved
 from storage.layout import SEGMENTS_NAME, segment_name
@@ -100,6 +101,8 @@ class Streamed:
     def put(self, rows: Checked) -> list[tuple[int, Any]]:
         begin = 0
         while begin < len(rows):
+            if self._writer is None and not self._left:
+                raise BadFile("it holds more rows than it says")
             writer = self._writer or self._open(rows.ids is None)
             n = min(len(rows) - begin, writer.rows - writer.done)
             part = rows if n == len(rows) else rows.take(np.arange(begin, begin + n))
@@ -152,6 +155,8 @@ class Streamed:
 
     def finish(self) -> list[tuple[int, Any]]:
         self.settle()
+        if self._writer is not None or self._left:
+            raise BadFile("it holds fewer rows than it says")
         self._claiming.shutdown()
         return []
 
