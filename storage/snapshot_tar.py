@@ -220,6 +220,7 @@ class Unpacker:
         require_room(self._stage, whole.total_bytes)
         self.manifest = whole
         self._missing = {entry.path: entry for entry in whole.files}
+        hit(snapshot_files.FOLDER)
         for content in whole.collections:
             # One without a segment has the folder all the same.
             (self._stage / content.folder / SEGMENTS_NAME).mkdir(parents=True)

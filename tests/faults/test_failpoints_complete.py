@@ -39,6 +39,7 @@ BESIDE = {
     "storage/queries.py:write_sample": "derived, synced by nobody and named by nothing: no answer depends on it",
     "storage/queries.py:forget_sample": "the same",
     "app/engine/recovery.py:_recover_collection": "an empty write.lock where there is none: the next start makes it",
+    "storage/snapshot_files.py:discard": "as in registry.py: a rename of what nothing names",
     "storage/repair_write.py:_link": "into a folder that nothing names yet",
     "storage/repair_write.py:write": "the same",
 }
