@@ -2,17 +2,18 @@
 
 import os
 import tarfile
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from app.engine import errors
 from app.engine.errors import Fault
 from app.engine.sources import Collected
 from app.engine.translate import translated
 from seedvec.snapshot import Snapshot
-from storage.files.contract import BadFile, Outline, WriteOptions, Writer
+from storage.files.contract import DIMENSION_MAX, BadFile, Batch, Outline, Sparse, WriteOptions, Writer
+from storage.files.csr import expanded
 from storage.files.formats import FORMATS, Format
 from storage.files.sidecars import write_beside
 from storage.segment import require_room
@@ -36,11 +37,14 @@ def plan(snapshot: Snapshot, name: str, staging: Path, asked: dict[str, Any]) ->
     fmt = FORMATS.get(asked["format"])
     if fmt is None:
         raise _invalid("format", f"there is no format {asked['format']!r}: it is one of {', '.join(FORMATS)}")
-    if snapshot.sparse and fmt.sparse == "no":
-        raise _invalid("format", f"{fmt.name} holds no sparse vectors: take {_some(lambda f: f.sparse != 'no')}")
     if not snapshot.sparse and fmt.sparse == "only":
         raise _invalid("format", f"{fmt.name} holds sparse vectors alone")
-    source = Collected(snapshot)
+    source: _Source = Collected(snapshot)
+    if snapshot.sparse and fmt.sparse == "no":
+        if snapshot.dimension > DIMENSION_MAX:
+            others = _some(lambda f: f.sparse != "no")
+            raise _invalid("format", f"{fmt.name} would have {snapshot.dimension} numbers a row: take {others}")
+        source = _Expanded(source)
     options = WriteOptions(asked["compression"])
     outline = _outline(source.outline, fmt, asked["sidecars"])
     beside = (outline.ids is not None and not fmt.holds_ids) or (outline.metadata and not fmt.holds_metadata)
@@ -60,9 +64,28 @@ def _outline(given: Outline, fmt: Format, sidecars: bool) -> Outline:
     return Outline(given.dimension, given.dtype, given.rows, given.sparse, ids, metadata)
 
 
+class _Source(Protocol):
+    outline: Outline
+
+    def batches(self, rows: int) -> Iterator[Batch]: ...
+
+
+class _Expanded:
+    """Sparse rows for a format that knows none: with all their zeros."""
+
+    def __init__(self, sparse: _Source) -> None:
+        self.outline = replace(sparse.outline, sparse=False)
+        self._sparse = sparse
+
+    def batches(self, rows: int) -> Iterator[Batch]:
+        for batch in self._sparse.batches(rows):
+            assert isinstance(batch.vectors, Sparse)
+            yield batch._replace(vectors=expanded(batch.vectors, self.outline.dimension))
+
+
 @dataclass(frozen=True, slots=True)
 class _Writes:
-    source: Collected
+    source: _Source
     outline: Outline
     fmt: Format
     options: WriteOptions

@@ -98,6 +98,13 @@ def canonical(indptr: NDArray[np.int64], indices: NDArray[np.int64], values: NDA
     return Sparse(ends, kept % d, np.add.reduceat(values[order], firsts))
 
 
+def expanded(vectors: Sparse, d: int) -> NDArray[np.float32]:
+    """(n, d), with zeros where there is no number."""
+    out = np.zeros((len(vectors.indptr) - 1, d), np.float32)
+    out[np.repeat(np.arange(len(out)), np.diff(vectors.indptr)), vectors.indices] = vectors.values
+    return out
+
+
 def of_counts(
     counts: NDArray[np.int64], indices: NDArray[Any], values: NDArray[Any] | None, d: int, first: int
 ) -> Sparse:

@@ -66,6 +66,9 @@ def test_a_sparse_matrix_of_scipy(wire: Wire) -> None:
     back = io.BytesIO(wire.ok(200, "GET", path_of("sparse", "export?format=csr")))
     found = scipy_sparse.load_npz(back)
     assert found.shape == matrix.shape and (found != matrix).nnz == 0
+    # A format that knows no sparse rows has all their zeros.
+    dense = np.load(io.BytesIO(wire.ok(200, "GET", path_of("sparse", "export?format=npy&sidecars=0"))))
+    assert (dense == matrix.toarray()).all()
 
 
 def test_the_queries_of_ann_benchmarks_are_what_recall_is_measured_on(wire: Wire) -> None:
