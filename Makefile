@@ -13,7 +13,7 @@ TORCH = torch==2.13.0
 DEMO = demo-data
 SERVE = $(VENV)/bin/seedvec serve --port $(PORT) $(if $(WORKERS),--workers $(WORKERS))
 
-.PHONY: setup serve demo test faults soak overload check format bench bench-dataloader bench-filtered bench-metadata bench-recall bench-restart bench-scale bench-snapshots bench-sparse clean
+.PHONY: setup serve demo test faults soak overload check format bench bench-dataloader bench-filtered bench-metadata bench-recall bench-restart bench-scale bench-snapshots bench-sparse bench-transfer clean
 
 setup: $(VENV)/.installed
 
@@ -91,6 +91,10 @@ bench-sparse: setup
 # Snapshots of 1,000,000 × 128 taken, sent, received and restored while writes go on: what the writes wait.
 bench-snapshots: setup
 	$(VENV)/bin/python -m benchmarks.snapshots $(BENCH)
+
+# 1,000,000 × 128 imported and exported beside cp, by format: BENCH='--rows N --formats npy,hdf5'.
+bench-transfer: setup
+	$(VENV)/bin/python -m benchmarks.transfer $(BENCH)
 
 # 10,000,000 × 128 imported, built and served: BENCH='--rows N --data FILE'. Wants 15 GB of disk.
 bench-scale: setup
