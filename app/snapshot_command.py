@@ -98,9 +98,9 @@ def _restore(registry: Registry, parsed: argparse.Namespace) -> str:
     whole = manifest.read(folder)
     wanted = wanted_of(row.name, whole, parsed.collections, parsed.as_)
     require_names(registry, list(wanted), parsed.replace)
-    snapshots.restore(registry, judged(registry.data, folder, wanted, trusted=not row.uploaded), parsed.replace)
+    names = snapshots.restore(registry, judged(registry.data, folder, wanted, trusted=not row.uploaded), parsed.replace)
     counts = {content.name: content.live for content in whole.collections}
-    return told_restored([{"name": new, "count": counts[old]} for new, old in wanted.items()])
+    return told_restored([{"name": new, "count": counts[wanted[new]]} for new in names])
 
 
 def _fail(text: str, status: int) -> int:

@@ -43,7 +43,8 @@ def length(snapshot: Path) -> int:
 
 
 def stream(snapshot: Path) -> Iterator[bytes]:
-    """The tar in pieces, none empty, of at most CHUNK_BYTES. Raises Damaged where a file is not as long as the manifest says, OSError.
+    """The tar in pieces, none empty, of at most CHUNK_BYTES. Raises Damaged where a file is not as long as the manifest
+    says, OSError.
 
     What the bytes are is not verified here: who takes them in does.
     """

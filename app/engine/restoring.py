@@ -23,7 +23,7 @@ MAX_TOLD = 3
 
 def judged(data: Path, snapshot: Path, wanted: Mapping[str, str], trusted: bool) -> Path:
     """A folder with the collections wanted, opened as a start opens them, and sound. wanted: new name → name in the
-    snapshot; trusted: by whom it was made.
+    snapshot (one that an import was making is left out); trusted: by whom it was made.
 
     Raises Damaged where anything is not as it should be, NoSpace, DiskFailed, OSError; then nothing is left.
     """
@@ -31,21 +31,21 @@ def judged(data: Path, snapshot: Path, wanted: Mapping[str, str], trusted: bool)
     contents = {content.name: content for content in whole.collections}
     root = snapshot_stage.stage(data, snapshot, whole, {new: contents[old] for new, old in wanted.items()}, trusted)
     try:
-        _judge(root, set(wanted))
+        _judge(root, wanted)
     except BaseException:
         snapshot_files.take_away(root)
         raise
     return root
 
 
-def _judge(root: Path, wanted: set[str]) -> None:
-    """Damaged indexes and columns are forgotten: they are made anew."""
+def _judge(root: Path, wanted: Mapping[str, str]) -> None:
+    """Damaged indexes and columns are forgotten: they are made anew. Imports that were under way are brought to their
+    end, or undone; a collection that one was making goes with it, as at any start."""
     recover(root)
     with closing(Registry(root)) as registry:
         entries = registry.read()
-    dropped = wanted - {entry.name for entry in entries}
-    if dropped:
-        raise errors.Damaged(f"collection {min(dropped)} is marked as dropped")
+    if wanted and not entries:
+        raise errors.Damaged(f"{', '.join(wanted.values())}: an import was making it, or it was being dropped")
     for entry in entries:
         if entry.reason is not None:
             raise errors.Damaged(f"collection {entry.name}: {entry.reason}")

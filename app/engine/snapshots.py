@@ -122,7 +122,7 @@ class Snapshots:
         names = await self._in_registry(lambda registry: snapshots.restore(registry, root, replace))
         log.info("restored %s from snapshot %s", ", ".join(names), name)
         counts = {content.name: content.live for content in whole.collections}
-        restored = [{"name": new, "from": old, "count": counts[old]} for new, old in sorted(wanted.items())]
+        restored = [{"name": new, "from": wanted[new], "count": counts[wanted[new]]} for new in names]
         return {"snapshot": name, "collections": restored}
 
     async def _judged(self, snapshot: Path, wanted: dict[str, str], trusted: bool) -> Path:

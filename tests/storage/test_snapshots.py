@@ -5,10 +5,12 @@ import threading
 import time
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 import pytest
 
+from app.engine.files import write_sealed
 from app.engine.recovery import recover
 from app.engine.restoring import judged
 from storage import catalogue, errors, pages, snapshot_files, snapshot_take, snapshots
@@ -17,6 +19,7 @@ from storage.catalogue import State
 from storage.check import check
 from storage.database import Database
 from storage.failpoints import watched
+from storage.imports import Finished, Import
 from storage.info import info
 from storage.layout import SEGMENTS_NAME, WRITE_LOCK_NAME
 from storage.registry import NameTaken, NoSuchName, Registry
@@ -287,3 +290,57 @@ def test_a_lost_registry_finds_its_snapshots_again(tmp_path: Path) -> None:
         assert row.uploaded, "where it came from is not known any more"
     restored(tmp_path, "monday", {"again": "words"}, trusted=False)
     assert rows(tmp_path, "again") == rows(tmp_path)
+
+
+# -------------------------------------------------------------------- imports under way
+
+
+def staged(made: Collection, ids: list[int], mode: Literal["add", "upsert"], began: bool = False) -> Import:
+    """An import of these ids, as far as its segment; began: the collection was made for it."""
+    importing = Import(made.db, made.publisher.turns, made.folder.root, "0" * 32)
+    importing.begin(mode, len(ids), began)
+    reserved = importing.reserve(len(ids), "int", assign=False)
+    vectors = np.ones((len(ids), 8), np.float32)
+    keys = np.arange(len(ids), dtype=np.uint64)
+    written = write_sealed(made.folder.root, reserved.seq, keys_rel=keys, ids=ids, vectors=vectors, metric="l2")
+    if mode == "add":
+        assert not len(importing.claim(reserved.first_key, np.array(ids), None))
+    else:
+        importing.decide([Finished(reserved.seq, written.file, len(ids), written.bytes, written.xxh3)])
+    return importing
+
+
+def test_an_import_that_was_not_through_is_not_in_it(tmp_path: Path) -> None:
+    made = filled(tmp_path)
+    importing = staged(made, [7000, 7001], "add")
+    folder, whole = take(tmp_path, "monday")
+    importing.undo()
+    made.close()
+    restored(tmp_path, "monday", {"again": "words"})
+    assert len(rows(folder)) == whole.collections[0].live == 178
+    assert rows(tmp_path, "again") == rows(folder) and check(tmp_path).findings == []
+
+
+def test_an_upsert_that_had_been_decided_is_brought_to_its_end(tmp_path: Path) -> None:
+    made = filled(tmp_path)
+    importing = staged(made, [60, 7000], "upsert")
+    take(tmp_path, "monday")
+    while importing.replace():
+        pass
+    made.close()
+    restored(tmp_path, "monday", {"again": "words"})
+    assert rows(tmp_path, "again") == rows(tmp_path, "words") and 7000 in rows(tmp_path, "again")
+    assert check(tmp_path).findings == []
+
+
+def test_a_collection_that_an_import_was_making_is_left_out(tmp_path: Path) -> None:
+    filled(tmp_path).close()
+    made = Collection(tmp_path, "fresh")
+    importing = staged(made, [1, 2], "add", began=True)
+    take(tmp_path, "monday")
+    importing.undo()
+    made.close()
+    with pytest.raises(errors.Damaged, match="fresh: an import was making it"):
+        restored(tmp_path, "monday", {"fresh-again": "fresh"})
+    restored(tmp_path, "monday", {"fresh-again": "fresh", "again": "words"})
+    assert set(names(tmp_path)[0]) == {"words", "fresh", "again"} and left(tmp_path) == set()
