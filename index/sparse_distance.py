@@ -12,10 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.contract import Metric
-from seedvec.sparse import Postings, SparseRows
+from seedvec.sparse import Postings, SparseRows, runs
 
 PIECE = 1 << 21
 """Numbers that are looked at at once: about 50 MB besides."""
+SHORT = 300
+"""Postings a term: shorter lists are gathered all at once (10 ns each), longer ones taken one by one (3 µs a list)."""
 LOW_PLACES = 1 << 16
 """A table of so many answers for most numbers that no place of the query is theirs: in the cache, whatever the
 dimension."""
@@ -73,7 +75,12 @@ class PostedDots:
 
     def _between(self, begin: int, end: int, starts: NDArray[np.int64], ends: NDArray[np.int64]) -> NDArray[np.float64]:
         """Of rows begin … end − 1, whose postings are those between starts and ends."""
-        total = int((ends - starts).sum())
+        lengths = ends - starts
+        total = int(lengths.sum())
+        if total < SHORT * len(lengths):
+            at = runs(starts, lengths)
+            products = self._postings.values[at] * np.repeat(np.array(self._numbers), lengths)
+            return _sums(self._postings.rows[at].astype(np.int64) - begin, products, end - begin)
         owners, products = np.empty(total, np.int64), np.empty(total)
         done = 0
         for start, stop, number in zip(starts.tolist(), ends.tolist(), self._numbers, strict=True):

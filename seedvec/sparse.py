@@ -61,10 +61,8 @@ class SparseRows:
                 return self._run(start, max(start, stop))
             rows = np.arange(start, stop, step)
         starts, ends = self.indptr[:-1][rows], self.indptr[1:][rows]
-        indptr = offsets(ends - starts)
-        # Entry j of the output comes from where its row begins, and as far into it as the output is into that row.
-        at = np.arange(indptr[-1]) + np.repeat(starts - indptr[:-1], ends - starts)
-        return SparseRows(indptr, self.indices[at], self.values[at], self.dimension)
+        at = runs(starts, ends - starts)
+        return SparseRows(offsets(ends - starts), self.indices[at], self.values[at], self.dimension)
 
     def _run(self, start: int, stop: int) -> "SparseRows":
         first, last = int(self.indptr[start]), int(self.indptr[stop])
@@ -90,6 +88,12 @@ def offsets(lengths: NDArray[Any]) -> NDArray[np.int64]:
     out = np.zeros(len(lengths) + 1, np.int64)
     np.cumsum(lengths, out=out[1:])
     return out
+
+
+def runs(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    """start, start + 1, … of each run, one run behind the other."""
+    begins = offsets(lengths)
+    return np.arange(begins[-1]) + np.repeat(starts - begins[:-1], lengths)
 
 
 def concatenate(parts: Sequence[SparseRows]) -> SparseRows:

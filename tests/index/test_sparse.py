@@ -16,9 +16,14 @@ N, Q, K = 200, 8, 10
 METRICS = ("dot", "cosine")
 
 
-@pytest.fixture(params=[300, sparse_distance.PIECE], ids=["in pieces", "at once"], autouse=True)
-def _piece(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sparse_distance, "PIECE", request.param)
+WAYS = {"in pieces": (300, 300), "list by list": (sparse_distance.PIECE, 0), "at once": (sparse_distance.PIECE, 10**9)}
+
+
+@pytest.fixture(params=WAYS, autouse=True)
+def _way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    piece, short = WAYS[request.param]
+    monkeypatch.setattr(sparse_distance, "PIECE", piece)
+    monkeypatch.setattr(sparse_distance, "SHORT", short)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
