@@ -58,6 +58,22 @@ def test_an_empty_key_is_no_key(tmp_path: Path) -> None:
     assert refusal("--data", str(tmp_path / "d"), SEEDVEC_API_KEY="") == (2, "seedvec: SEEDVEC_API_KEY is empty")
 
 
+def test_an_open_address_is_taken_with_a_key(shared_server: Server, tmp_path: Path) -> None:
+    """As far as the port, which is in use."""
+    where = ("--data", str(tmp_path / "d"), "--host", "0.0.0.0", "--port", str(shared_server.port))
+    status, words = refusal(*where, SEEDVEC_API_KEY="sesame")
+    assert status == 1 and f"cannot listen on 0.0.0.0:{shared_server.port}" in words
+    assert "sesame" not in words
+
+
+@pytest.mark.parametrize("flag", ["--keys-file", "--api-key-file", "--tls-cert"])
+def test_a_file_of_secrets_that_is_not_there(tmp_path: Path, flag: str) -> None:
+    """Told once, before anything is started: a server without its keys would be open, or look as if it ran."""
+    status, words = refusal("--data", str(tmp_path / "d"), "--port", "0", flag, str(tmp_path / "absent"))
+    assert status == 2 and words.startswith("seedvec: ") and "absent" in words and "No such file" in words
+    assert not (tmp_path / "d").exists()
+
+
 def test_a_wrong_setting_is_named(tmp_path: Path) -> None:
     status, words = refusal("--data", str(tmp_path / "d"), SEEDVEC_WORKERS="none")
     assert (status, words) == (2, "seedvec: SEEDVEC_WORKERS: 'none' is not a whole number")
