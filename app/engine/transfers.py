@@ -5,6 +5,7 @@ tells.
 """
 
 import asyncio
+import fcntl
 import json
 import logging
 import os
@@ -36,8 +37,10 @@ log = logging.getLogger(__name__)
 SPOOL = declare("import.spool")
 AT_ONCE = 8
 """Files on their way through one worker, each with a process of its own."""
-WRITE_BYTES = 1 << 20
+WRITE_BYTES = 4 << 20
 """Gathered before a thread writes them."""
+PIPE_BYTES = 1 << 20
+"""Of what a child writes, on its way: with the usual 64 KiB the two would wait for each other all the time."""
 LINE_BYTES = 1 << 20
 CHUNK_BYTES = 256 << 10
 SAFE = re.compile(r"[^A-Za-z0-9._-]+")
@@ -213,7 +216,9 @@ async def _chunks(
     """What the child writes. Closing it ends the child."""
     async with entered:
         assert process.stdout is not None
-        reader = asyncio.StreamReader(CHUNK_BYTES)
+        with suppress(OSError):  # a user may have so many pages in pipes, and no more
+            fcntl.fcntl(process.stdout, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+        reader = asyncio.StreamReader(PIPE_BYTES)
         loop = asyncio.get_running_loop()
         transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), process.stdout)
         try:
@@ -266,12 +271,18 @@ class Spool:
         self._hash.update(f"{upload.part}\0{upload.name}\0".encode())
         with path.open("wb", buffering=0) as file:
             held = bytearray()
-            async for chunk in upload.chunks:
-                held += chunk
-                if len(held) >= WRITE_BYTES:
-                    await asyncio.to_thread(self._write, file, held)
-                    held = bytearray()
-            self._write(file, held)
+            # One part is written while the next comes in.
+            writing = asyncio.ensure_future(asyncio.sleep(0))
+            try:
+                async for chunk in upload.chunks:
+                    held += chunk
+                    if len(held) >= WRITE_BYTES:
+                        await writing
+                        writing = asyncio.ensure_future(asyncio.to_thread(self._write, file, held))
+                        held = bytearray()
+            finally:
+                await writing
+            await asyncio.to_thread(self._write, file, held)
 
     def _write(self, file: IO[bytes], held: bytearray) -> None:
         require_room(self._staging, len(held))
