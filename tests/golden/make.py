@@ -34,6 +34,10 @@ def drawn(n: int, seed: int) -> NDArray[np.float32]:
 
 def fill(server: Server, version: int) -> list[str]:
     """What each kind of row looks like: sealed and indexed, dead, replaced, patched, pending. Returns the names."""
+    names = ["ints", "strs"]
+    if version >= FIRST_WITH_SPARSE:
+        fill_sparse(server.collection("sparse"))  # first, so that it is sealed
+        names.append("sparse")
     ints = server.collection("ints")
     ints.create(DIMENSION, metric="l2", id_type="int", index={"kind": "hnsw", "m": 4})
     ints.add(range(300), drawn(300, 1), [{"n": i, "even": i % 2 == 0, "tags": ["a", f"t{i % 7}"]} for i in range(300)])
@@ -45,10 +49,7 @@ def fill(server: Server, version: int) -> list[str]:
     strs.create(DIMENSION, metric="cosine", dtype="float16", id_type="str")
     strs.add([f"ä/{i}" for i in range(60)], drawn(60, 3), [{"name": f"n{i}"} for i in range(60)])
     strs.delete(["ä/3"])
-    if version < FIRST_WITH_SPARSE:
-        return ["ints", "strs"]
-    fill_sparse(server.collection("sparse"))
-    return ["ints", "strs", "sparse"]
+    return names
 
 
 def fill_sparse(sparse: Collection) -> None:
