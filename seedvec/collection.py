@@ -351,12 +351,13 @@ def _rows_a_request(vectors: Any, quick: bool) -> int:
     if quick:
         return max(1, min(WRITE_ROWS, WRITE_BYTES // max(1, int(vectors[:1].nbytes))))
     # In JSON a float32 takes some 12 characters, a float of Python's 20.
-    row_bytes = 3 * int(vectors[:1].nbytes) if is_array(vectors) else 20 * max(map(_width, vectors[:1]), default=1)
+    if is_array(vectors):
+        row_bytes = 3 * int(vectors[:1].nbytes)
+    elif hasattr(vectors, "indptr"):
+        row_bytes = 40 * int(vectors.indptr[-1]) // max(1, vectors.shape[0])
+    else:
+        row_bytes = 20 * max((len(row) for row in vectors[:1] if hasattr(row, "__len__")), default=1)
     return max(1, min(JSON_ROWS, WRITE_BYTES // max(1, row_bytes)))
-
-
-def _width(row: Any) -> int:
-    return len(row) if hasattr(row, "__len__") else 1
 
 
 def _parts(rows: Any, at_once: int) -> Iterator[Any]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.sparse
 import torch
 
 from seedvec import AsyncClient, Client, SeedvecError, errors
@@ -53,6 +54,12 @@ def test_arrays_and_tensors_travel_bit_for_bit(client: Client) -> None:
     c.add((row for row in vectors), iter(range(300, 350)), ({"row": i} for i in range(50)))
     for ids in (range(100, 150), range(50), range(200, 250), range(300, 350)):
         assert c.fetch(ids).vectors.tobytes() == vectors.tobytes()
+    rounded = torch.from_numpy(vectors).to(torch.bfloat16)  # which NumPy has not
+    c.upsert(rounded, np.arange(50))
+    assert np.array_equal(c.fetch(range(50)).vectors, rounded.float().numpy())
+    c.upsert(vectors, np.arange(50)[::-1], [{"row": 49 - i} for i in range(50)][::-1])
+    assert np.array_equal(c.fetch(range(50)).vectors, vectors[::-1])
+    c.upsert(vectors, range(50))
     assert c.fetch([307]).metadata == [{"row": 7}]
     assert c.wait_ready(30)["count"] == 200
     for queries in (vectors[3], torch.from_numpy(vectors[3]), vectors[3].tolist()):
@@ -117,6 +124,9 @@ def test_sparse_rows_go_in(client: Client) -> None:
     c.add(rows, [1, 2])
     assert c.search({"indices": [8], "values": [1.0]}, k=1).ids.tolist() == [[2]]
     assert c.search([{"indices": [8]}, {"indices": [4]}], k=1).ids.tolist() == [[2], [1]]
+    matrix = scipy.sparse.csr_array(np.array([[0, 0, 5, 0, 0, 0, 0, 0, 1], [7, 0, 0, 0, 0, 0, 0, 0, 0]], np.float32))
+    assert c.add(matrix, [3, 4])["count"] == 2
+    assert c.search(matrix, k=1).ids.tolist() == [[3], [4]]
 
 
 def test_refusals_have_a_type_each(client: Client) -> None:
