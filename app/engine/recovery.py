@@ -24,7 +24,7 @@ from storage.layout import CATALOGUE_NAME, COLLECTIONS_NAME, SEGMENTS_NAME, WRIT
 from storage.orphans import Kind, look
 from storage.publish import Publisher
 from storage.queries import forget_sample
-from storage.registry import Aliased, Registered, Registry, discard
+from storage.registry import Aliased, Registered, Registry, discard, mark_dropped
 from storage.snapshot_sweep import adopt_snapshots, sweep_snapshots
 from storage.turns import Turns
 
@@ -79,9 +79,11 @@ def _drop_to_the_end(registry: Registry, entry: Registered) -> bool:
     """False: it stays, for it has been given an alias before it was gone."""
     log.info("collection %s was being dropped: it is dropped to the end", entry.name)
     try:
-        registry.drop(entry.name, entry.uuid)
-    except Aliased:
-        return False
+        try:
+            registry.drop(entry.name, entry.uuid)
+        except Aliased:
+            mark_dropped(registry.folder(entry.uuid), 0)
+            return False
     except (errors.StorageError, OSError) as e:
         # It is marked, so that nobody opens it: on a full disk the others serve, and the next start tries again.
         log.error("collection %s cannot be dropped: %s", entry.name, e)

@@ -13,6 +13,7 @@ import pytest
 from app.engine.files import write_sealed
 from app.engine.recovery import recover
 from app.engine.restoring import judged
+from index.distance import norms
 from storage import catalogue, errors, pages, snapshot_files, snapshot_take, snapshots
 from storage.atomic import remove_all
 from storage.catalogue import State
@@ -22,7 +23,8 @@ from storage.failpoints import watched
 from storage.imports import Finished, Import
 from storage.info import info
 from storage.layout import SEGMENTS_NAME, WRITE_LOCK_NAME
-from storage.registry import NameTaken, NoSuchName, Registry
+from storage.registry import Aliased, NameTaken, NoSuchName, Registry, mark_dropped
+from storage.repair import repair
 from storage.turns import Turns
 from storage.writes import Turn
 from tests.storage.filling import Collection
@@ -344,3 +346,50 @@ def test_a_collection_that_an_import_was_making_is_left_out(tmp_path: Path) -> N
         restored(tmp_path, "monday", {"fresh-again": "fresh"})
     restored(tmp_path, "monday", {"fresh-again": "fresh", "again": "words"})
     assert set(names(tmp_path)[0]) == {"words", "fresh", "again"} and left(tmp_path) == set()
+
+
+# -------------------------------------------------------------------- the registry
+
+
+def test_a_repaired_registry_has_its_snapshots_and_aliases(tmp_path: Path) -> None:
+    """One page of it is damaged, and what can be read is taken over."""
+    filled(tmp_path).close()
+    take(tmp_path, "monday")
+    with closing(Registry(tmp_path)) as registry:
+        registry.point("led", "words")
+    path = tmp_path / "registry.db"
+    last = path.stat().st_size - 4096
+    with path.open("r+b") as file:  # the last page is that of an index that nothing of this is read by
+        file.seek(last + 100)
+        byte = file.read(1)[0]
+        file.seek(last + 100)
+        file.write(bytes([byte ^ 1]))
+    assert pages.verify(path)
+    repair(tmp_path, norms)
+    assert names(tmp_path)[1:] == ({"led": "words"}, ["monday"])
+    assert check(tmp_path).sound
+
+
+def test_a_repair_of_a_lost_registry_finds_snapshots(tmp_path: Path) -> None:
+    filled(tmp_path).close()
+    take(tmp_path, "monday")
+    for path in tmp_path.glob("registry.db*"):
+        path.unlink()
+    assert any("snapshot monday" in note for note in repair(tmp_path, norms).notes)
+    assert names(tmp_path)[2] == ["monday"] and check(tmp_path).sound
+
+
+def test_a_drop_that_was_killed_before_an_alias_came(tmp_path: Path) -> None:
+    """Nobody was told that it is dropped, and somebody that the alias leads to it: it stays."""
+    made = filled(tmp_path)
+    made.close()
+    before = rows(tmp_path)
+    mark_dropped(made.folder.root)
+    with closing(Registry(tmp_path)) as registry:
+        registry.point("led", "words")
+        with pytest.raises(Aliased, match="led"):
+            registry.drop("words", made.folder.root.name)
+    mark_dropped(made.folder.root)
+    recover(tmp_path)
+    assert names(tmp_path)[1] == {"led": "words"} and check(tmp_path).findings == []
+    assert rows(tmp_path) == before
