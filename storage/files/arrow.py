@@ -16,6 +16,7 @@ from storage.files import arrow_columns, foreign, numbers
 from storage.files.arrow_columns import DIMENSION, item_shape, stored_type
 from storage.files.arrow_write import ID, METADATA, VECTOR, write_arrow, write_parquet
 from storage.files.contract import BadFile, Batch, IdKind, Outline, Reader, ReadOptions
+from storage.files.lines import TAKEN_BYTES_MAX
 from storage.files.naming import IDS, beside_them, the_vectors
 from storage.files.options import only
 from storage.files.source import open_file
@@ -27,6 +28,8 @@ _RAISED: Final = (pa.ArrowException, ValueError, OverflowError, OSError)
 """By Arrow, where calls of ours stand among its own."""
 MAGIC: Final = b"ARROW1"
 COLUMNS_MAX: Final = 10_000
+BATCH_BYTES: Final = 64 << 20
+"""Of the rows of a Parquet file that are decoded at once, by the sizes in its footer."""
 BUFFER_BYTES: Final = 1 << 20
 """Of each column of a Parquet file at a time; without it a whole row group is read."""
 THRIFT_BYTES_MAX: Final = 64 << 20
@@ -61,10 +64,13 @@ def read_parquet(path: Path, options: ReadOptions) -> Reader:
             thrift_string_size_limit=THRIFT_BYTES_MAX,
             thrift_container_size_limit=1 << 24,
         )
-        # No more is asked of the footer than that: of damaged columns pyarrow speaks by ending the process.
+        # No more is asked of the footer than this: of damaged columns pyarrow speaks by ending the process.
+        groups = [parquet.metadata.row_group(i) for i in range(parquet.metadata.num_row_groups)]
+        row_bytes = max((group.total_byte_size // max(1, group.num_rows) for group in groups), default=1)
         rows = parquet.metadata.num_rows
 
         def batches(most: int, columns: list[str]) -> Iterator[pa.RecordBatch]:
+            most = max(1, min(most, BATCH_BYTES // max(1, row_bytes)))
             yield from parquet.iter_batches(most, columns=columns, use_threads=False)
 
         return ArrowReader(parquet.schema_arrow, rows, batches, options, failed.pop_all())
@@ -120,10 +126,12 @@ class ArrowReader:
                 if batch is None:
                     break
                 batch.validate(full=True)
-            for start in range(0, batch.num_rows, rows):
+            start = 0
+            while start < batch.num_rows:
                 with told("the rows", _RAISED):
                     part = self._part(batch.slice(start, rows), done)
                 yield part
+                start += part.rows
                 done += part.rows
         if self.outline.rows is not None and done != self.outline.rows:
             raise BadFile(f"{done} rows, and its headers say {self.outline.rows}")
@@ -132,13 +140,22 @@ class ArrowReader:
         self._files.close()
 
     def _part(self, batch: pa.RecordBatch, first: int) -> Batch:
+        """Of the first rows, as many as are not long together."""
         chosen, outline = self._chosen, self.outline
+        metadata = None
+        if outline.metadata:
+            columns = [name for name in (chosen.whole, *chosen.fields) if name is not None]
+            size = sum(batch.column(name).nbytes for name in columns)
+            if size > TAKEN_BYTES_MAX:
+                batch = batch.slice(0, max(1, batch.num_rows * TAKEN_BYTES_MAX // size))
+            metadata = arrow_columns.metadata(batch, chosen.whole, chosen.fields, first)
+            batch = batch.slice(0, len(metadata))
         column = batch.column(chosen.vectors)
         take: Any = arrow_columns.sparse if outline.sparse else arrow_columns.dense
         return Batch(
             take(column, outline.dimension, first),
             None if chosen.ids is None else arrow_columns.ids(batch.column(chosen.ids), chosen.ids, first),
-            arrow_columns.metadata(batch, chosen.whole, chosen.fields, first) if outline.metadata else None,
+            metadata,
         )
 
     def _outline(self, schema: pa.Schema, count: int | None, options: ReadOptions) -> Outline:

@@ -116,18 +116,21 @@ def metadata(batch: pa.RecordBatch, whole: str | None, names: Sequence[str], fir
         return fields.objects(columns, first, absent=True)
     items = _values(batch.column(whole), whole)
     if not columns and not kinds.is_struct(batch.column(whole).type):
-        return [
+        return fields.until_long(
             None if text is None else fields.item(text.encode(), whole, row) for row, text in enumerate(items, first)
-        ]
-    out: list[bytes | None] = []
-    for at, item in enumerate(items):
-        row = _object(item, whole, first + at) | {name: values[at] for name, values in columns.items()}
-        row = {name: value for name, value in row.items() if value is not None}
-        out.append(fields.encoded(row, first + at) if row or item is not None else None)
-    return out
+        )
+    return fields.until_long(
+        _joined(_object(item, whole, first + at), {name: values[at] for name, values in columns.items()}, first + at)
+        for at, item in enumerate(items)
+    )
 
 
-def _object(item: Any, name: str, row: int) -> dict[str, Any]:
+def _joined(item: dict[str, Any] | None, others: dict[str, Any], row: int) -> bytes | None:
+    found = {name: value for name, value in ((item or {}) | others).items() if value is not None}
+    return fields.encoded(found, row) if found or item is not None else None
+
+
+def _object(item: Any, name: str, row: int) -> dict[str, Any] | None:
     if isinstance(item, str):
         try:
             item = msgspec.json.decode(item)
@@ -135,7 +138,7 @@ def _object(item: Any, name: str, row: int) -> dict[str, Any]:
             raise BadFile(f"{name}: not JSON", row) from None
     if item is not None and not isinstance(item, dict):
         raise BadFile(f"{name}: neither a JSON object nor null", row)
-    return item or {}
+    return item
 
 
 def _values(column: pa.Array, name: str) -> list[Any]:

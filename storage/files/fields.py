@@ -5,24 +5,38 @@ and times are text as in ISO 8601 (a time zone kept as an offset), durations lik
 digits, bytes Base64, UUIDs text.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
 
 from storage.files.contract import METADATA_BYTES_MAX, BadFile
+from storage.files.lines import TAKEN_BYTES_MAX
 
 _ENCODER: Final = msgspec.json.Encoder(decimal_format="number")
 
 
 def objects(columns: Mapping[str, Sequence[Any]], first: int, *, absent: bool = False) -> list[bytes | None]:
-    """One JSON object a row, of as many columns as long. first: the number of the first row, for messages. absent: a
-    None is a field that the row does not have; None for a row that has none. Raises BadFile with the row."""
+    """One JSON object a row, of as many as the shortest column has; where they are long, of the first of them (see
+    `Texts` in parts.py). first: the number of the first row, for messages. absent: a None is a field that the row does
+    not have; None for a row that has none. Raises BadFile with the row."""
     names = list(columns)
-    rows = (dict(zip(names, values, strict=True)) for values in zip(*columns.values(), strict=True))
+    rows = (dict(zip(names, values, strict=True)) for values in zip(*columns.values(), strict=False))
     if absent:
         rows = ({name: value for name, value in row.items() if value is not None} for row in rows)
-    return [encoded(row, at) if row or not absent else None for at, row in enumerate(rows, first)]
+    return until_long(encoded(row, at) if row or not absent else None for at, row in enumerate(rows, first))
+
+
+def until_long(items: Iterable[bytes | None]) -> list[bytes | None]:
+    """The first of them, at least one, until they are about TAKEN_BYTES_MAX."""
+    taken: list[bytes | None] = []
+    size = 0
+    for found in items:
+        taken.append(found)
+        size += len(found or b"")
+        if size >= TAKEN_BYTES_MAX:
+            break
+    return taken
 
 
 def encoded(item: dict[str, Any], row: int) -> bytes:

@@ -16,7 +16,7 @@ from storage.files.ground_truth import ground_truth
 from storage.files.hdf5_metadata import metadata_of
 from storage.files.hdf5_open import Hdf5, told
 from storage.files.hdf5_rows import Rows, open_rows
-from storage.files.hdf5_texts import Texts
+from storage.files.hdf5_texts import Texts, whole
 from storage.files.hdf5_truth import TRAIN, read_truth
 from storage.files.hdf5_write import write_ann, write_hdf5
 from storage.files.naming import IDS, METADATA, VECTORS, the_vectors
@@ -45,7 +45,7 @@ class Hdf5Ids:
 
     def take(self, start: int, stop: int) -> Ids:
         if self._texts is not None:
-            return self._texts.take_str(start, stop)
+            return whole(self._texts.take_str, start, stop)
         assert self._numbers is not None
         return whole_numbers(self._numbers.rows(start, stop), self.name, start)
 

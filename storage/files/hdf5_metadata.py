@@ -1,16 +1,17 @@
 """Metadata in an HDF5 file: a dataset of JSON objects, or datasets that are each a field."""
 
+import math
 from collections.abc import Callable
 from typing import Any, Final
 
 import h5py
-import numpy as np
 
 from storage.files import fields
 from storage.files.contract import METADATA_BYTES_MAX, BadFile
 from storage.files.hdf5_open import Hdf5, told
 from storage.files.hdf5_rows import open_rows
 from storage.files.hdf5_texts import Texts
+from storage.files.lines import TAKEN_BYTES_MAX
 from storage.files.naming import METADATA
 
 FIELDS_MAX: Final = 1_000
@@ -26,7 +27,7 @@ class Fields:
         self._take = take
 
     def take(self, start: int, stop: int) -> list[bytes | None]:
-        """Raises BadFile with the row."""
+        """Of rows start … stop, or where they are long of the first of them. Raises BadFile with the row."""
         return self._take(start, stop)
 
     def finish(self, rows: int) -> None:
@@ -84,6 +85,8 @@ class _Column:
             self.take: Callable[[int, int], list[Any]] = Texts(file, dataset, FIELD_BYTES_MAX).take_str
         else:
             numbers = open_rows(file, dataset)
-            if int(np.prod(numbers.shape[1:], dtype=object)) * numbers.dtype.itemsize > FIELD_BYTES_MAX:
-                raise BadFile(f"{path}: more than {FIELD_BYTES_MAX:,} bytes a row")
-            self.take = lambda start, stop: numbers.rows(start, stop).tolist()
+            row_bytes = math.prod(numbers.shape[1:]) * numbers.dtype.itemsize
+            if not 0 < row_bytes <= FIELD_BYTES_MAX:
+                raise BadFile(f"{path}: {row_bytes:,} bytes a row, at most {FIELD_BYTES_MAX:,} may be")
+            most = TAKEN_BYTES_MAX // row_bytes
+            self.take = lambda start, stop: numbers.rows(start, min(stop, start + most)).tolist()

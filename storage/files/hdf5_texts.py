@@ -5,8 +5,8 @@ HDF5, which allocates what they claim, and which flipped bits in them hung for g
 """
 
 import struct
-from collections.abc import Iterator
-from typing import Any, Final
+from collections.abc import Callable, Iterator
+from typing import Any, Final, TypeVar
 
 import h5py
 import numpy as np
@@ -15,12 +15,14 @@ from numpy.typing import NDArray
 from storage.files.contract import BadFile
 from storage.files.hdf5_open import Hdf5, told
 from storage.files.hdf5_rows import Rows, open_rows
+from storage.files.lines import TAKEN_BYTES_MAX
 from storage.files.source import read
 
 REFERENCE: Final = np.dtype([("length", "<u4"), ("heap", "<u8"), ("number", "<u4")])
 HEAP_BYTES_MAX: Final = 16 << 20
 """Of one heap. HDF5 makes them of 4 KiB, and larger only for one value that is."""
 HEAPS_KEPT: Final = 16
+T = TypeVar("T")
 _HEAP_HEADER: Final = struct.Struct("<4sB3xQ")
 _OBJECT_HEADER: Final = struct.Struct("<HH4xQ")
 
@@ -44,14 +46,18 @@ class Varying:
         self._heaps: dict[int, dict[int, bytes]] = {}
 
     def take(self, start: int, stop: int) -> list[bytes]:
-        """Raises BadFile with the row."""
+        """Of rows start … stop, or where they are long of the first of them. Raises BadFile with the row."""
         found = self._references.rows(start, stop)
         columns = (found[field].tolist() for field in ("length", "heap", "number"))
-        out = []
+        out: list[bytes] = []
+        size = 0
         for row, (length, heap, number) in enumerate(zip(*columns, strict=True), start):
             if length * self._element_bytes > self._most:
                 raise BadFile(f"{self.name}: a value of {length:,} elements is too long", row)
             out.append(self._value(row, length * self._element_bytes, heap, number) if length else b"")
+            size += len(out[-1])
+            if size >= TAKEN_BYTES_MAX:
+                break
         return out
 
     def _value(self, row: int, length: int, heap: int, number: int) -> bytes:
@@ -115,14 +121,16 @@ class Texts:
         self.count = int(shape[0])
 
     def take(self, start: int, stop: int) -> list[bytes]:
+        """Of rows start … stop, or where they are long of the first of them."""
         if self._fixed is None:
             assert self._varying is not None
             return [text.rstrip(b"\0") for text in self._varying.take(start, stop)]
-        raw: list[bytes] = self._fixed.rows(start, stop).tolist()
+        most = max(1, TAKEN_BYTES_MAX // max(1, self._fixed.dtype.itemsize))
+        raw: list[bytes] = self._fixed.rows(start, min(stop, start + most)).tolist()
         return [text.rstrip(b" ") if self._spaces else text.partition(b"\0")[0] for text in raw]
 
     def take_str(self, start: int, stop: int) -> list[str]:
-        """Raises BadFile with the row: no UTF-8."""
+        """Likewise. Raises BadFile with the row: no UTF-8."""
         return [decoded(text, self.name, row) for row, text in enumerate(self.take(start, stop), start)]
 
 
@@ -141,7 +149,15 @@ class Lists:
         self.count = self._varying.count
 
     def take(self, start: int, stop: int) -> list[NDArray[Any]]:
-        return [np.frombuffer(raw, self._base) for raw in self._varying.take(start, stop)]
+        return [np.frombuffer(raw, self._base) for raw in whole(self._varying.take, start, stop)]
+
+
+def whole(take: Callable[[int, int], list[T]], start: int, stop: int) -> list[T]:
+    """All of them, however long, of what is taken until it is long."""
+    found: list[T] = []
+    while start + len(found) < stop:
+        found += take(start + len(found), stop)
+    return found
 
 
 def decoded(text: bytes, name: str, row: int) -> str:

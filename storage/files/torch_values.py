@@ -23,7 +23,9 @@ class Metadata:
     def take(self, start: int, stop: int) -> list[bytes | None]:
         """Raises BadFile with the row."""
         found = self._values(start, stop)
-        return [None if item is None else fields.encoded(item, row) for row, item in enumerate(found, start)]
+        return fields.until_long(
+            None if item is None else fields.encoded(item, row) for row, item in enumerate(found, start)
+        )
 
     def finish(self, rows: int) -> None:
         """There are as many values as rows, or it would not be here."""

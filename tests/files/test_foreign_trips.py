@@ -2,6 +2,7 @@
 
 import os
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from storage.files.contract import GroundTruth, Outline, ReadOptions, WriteOptions
 from storage.files.formats import FORMATS
 from storage.files.ground_truth import ground_truth
-from tests.files.tripping import assert_same, compare, dense, read, sparse
+from tests.files.tripping import assert_same, compare, dense, part, read, sparse
 
 COMPRESSIONS = {
     "hdf5": (None, "gzip", "lzf", "blosc"),
@@ -113,3 +114,19 @@ def test_a_folder_of_chunks_is_read_in_order(tmp_path: Path) -> None:
         made.write("pt", tmp_path / f"chunk-{number}.pt")
         wanted.insert(0, made.batch.vectors)
     assert (read("pt", tmp_path).vectors == np.concatenate(wanted)).all()
+
+
+@pytest.mark.parametrize(("name", "compression"), [("hdf5", None), ("parquet", "zstd"), ("arrow", None), ("pt", None)])
+def test_long_metadata_makes_short_batches(name: str, compression: str | None, tmp_path: Path) -> None:
+    """Else the rows of a batch, whose vectors are short, could hold gigabytes."""
+    made = dense(60, "float32", "str", False, compression)
+    texts: list[bytes | None] = [b'{"a":"' + bytes([65 + i % 26]) * 500_000 + b'"}' for i in range(60)]
+    made.outline, made.batch = replace(made.outline, metadata=True), made.batch._replace(metadata=texts)
+    reader = FORMATS[name].read([made.write(name, tmp_path / "file")], ReadOptions())
+    at = 0
+    for batch in reader.batches(60):
+        compare(part(made.batch, at, at + batch.rows), batch)
+        assert batch.rows < 20
+        at += batch.rows
+    reader.close()
+    assert at == 60

@@ -349,3 +349,22 @@ def test_batches_keep_to_what_they_may_hold(tmp_path: Path) -> None:
     reader = FORMATS["hdf5"].read([path], ReadOptions())
     assert [batch.rows for batch in reader.batches(READ)] == [READ] * 4 + [300 - 4 * READ]
     reader.close()
+
+
+def test_long_fields_make_short_batches(tmp_path: Path) -> None:
+    """Of text of either kind, and of numbers; beside ids, of which all are read."""
+    for long in (
+        [f"{i:060000}" for i in range(300)],
+        np.array([f"{i:060000}" for i in range(300)], "S60000"),
+        np.arange(300)[:, None] + np.zeros(8000, np.int64),
+    ):
+        path = written(
+            tmp_path / "f.h5",
+            lambda f, long=long: (dataset(f), f.create_dataset("ids", data=LABELS), f.create_dataset("a", data=long)),
+        )
+        reader = FORMATS["hdf5"].read([path], ReadOptions(metadata="a,ids"))
+        batches = list(reader.batches(300))
+        reader.close()
+        assert sum(batch.rows for batch in batches) == 300 and max(batch.rows for batch in batches) < 200
+        assert np.concatenate([batch.vectors for batch in batches]).tobytes() == X.tobytes()
+        assert all(len(batch.metadata or ()) == len(list(batch.ids)) == batch.rows for batch in batches)  # type: ignore[arg-type]
