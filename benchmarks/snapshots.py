@@ -74,7 +74,8 @@ def main() -> None:
         fill(served, data.train, data.metric, options.kind)
         rows = measured(served.server, data.train.shape[1], options)
         print("\n" + table.show(rows), flush=True)
-    table.write(options.out, "snapshots", vars(options) | {"dataset": data.name}, rows)
+    chosen = {name: value for name, value in vars(options).items() if name in ("rows", "times", "writers", "kind")}
+    table.write(options.out, "snapshots", chosen | {"dataset": data.name}, rows)
     print(f"written: {options.out}")
 
 
