@@ -16,7 +16,7 @@ from app.engine.types import CollectionSettings, Idempotency, IndexSpec, Rows, W
 from seedvec.filters.ast import Filter
 from tests.faults.hands import Hands, turn_over
 from tests.faults.ledger import Effect, Id, Stored, World, digest
-from tests.faults.planned import DIMENSION, KINDS, Planned
+from tests.faults.planned import DIMENSION, KINDS, Planned, as_matrix, of_kind
 from tests.faults.reading import assert_read
 
 NOTHING = Effect("nothing")
@@ -66,10 +66,10 @@ def _live(rng: np.random.Generator, stored: Stored, n: int) -> list[Id]:
     return [there[i] for i in chosen]
 
 
-def _rows(ids: Any, vectors: NDArray[Any], metadata: list[Any]) -> Rows:
+def _rows(name: str, ids: Any, vectors: NDArray[Any], metadata: list[Any]) -> Rows:
     # Several JSON texts mean the same: what comes back is compared by meaning.
     texts = [None if m is None else json.dumps(m).encode() for m in metadata]
-    return Rows(vectors, ids, texts)
+    return Rows(of_kind(KINDS[name], vectors), ids, texts)
 
 
 def _put(name: str, ids: list[Id] | list[None], vectors: NDArray[Any], metadata: list[Any]) -> Effect:
@@ -112,6 +112,7 @@ def as_json(s: CollectionSettings) -> dict[str, Any]:
         "dimension": s.dimension,
         "metric": s.metric,
         "dtype": s.dtype,
+        "sparse": s.sparse,
         "id_type": s.id_type,
         "index": index,
         "recall": s.recall,
@@ -133,7 +134,7 @@ def _add(planned: Planned, rng: np.random.Generator, of: int, world: World) -> O
     key = _key(planned, of)
 
     async def act(hands: Hands) -> None:
-        assert await hands.engine.add(name, _rows(ids, vectors, metadata), key) == Written(n, None)
+        assert await hands.engine.add(name, _rows(name, ids, vectors, metadata), key) == Written(n, None)
 
     effect = NOTHING if planned.kind == "repeat" else _put(name, ids, vectors, metadata)
     return Operation(effect, act)
@@ -146,13 +147,13 @@ def _assign(planned: Planned, rng: np.random.Generator, of: int, world: World) -
     wanted = [digest(v) for v in vectors]
 
     async def act(hands: Hands) -> list[Id]:
-        first = (await hands.engine.add(name, _rows(None, vectors, metadata))).first_id
+        first = (await hands.engine.add(name, _rows(name, None, vectors, metadata))).first_id
         if isinstance(first, int):
             return [first + i for i in range(n)]
         await turn_over()
         page = await hands.engine.list(name, 1_000_000, None, frozenset({"vector"}))
         assert page.items.vectors is not None
-        by_vector = {digest(v): id_ for id_, v in zip(page.items.ids, page.items.vectors, strict=True)}
+        by_vector = {digest(v): id_ for id_, v in zip(page.items.ids, as_matrix(page.items.vectors), strict=True)}
         ids: list[Id] = [by_vector[d] for d in wanted]
         assert ids[0] == first
         return ids
@@ -168,7 +169,7 @@ def _upsert(planned: Planned, rng: np.random.Generator, of: int, world: World) -
     vectors, metadata = _vectors(rng, n, name), _metadata(rng, n, of)
 
     async def act(hands: Hands) -> None:
-        assert await hands.engine.upsert(name, _rows(ids, vectors, metadata)) == Written(n, None)
+        assert await hands.engine.upsert(name, _rows(name, ids, vectors, metadata)) == Written(n, None)
 
     return Operation(_put(name, ids, vectors, metadata), act)
 
@@ -208,7 +209,7 @@ def _patch(planned: Planned, rng: np.random.Generator, of: int, world: World) ->
     text = json.dumps(patch).encode() if changes else None
 
     async def act(hands: Hands) -> None:
-        await hands.engine.patch(name, ids[0], text, None if vectors is None else vectors[0])
+        await hands.engine.patch(name, ids[0], text, None if vectors is None else of_kind(KINDS[name], vectors))
 
     vector = old_vector if vectors is None else digest(vectors[0])
     return Operation(Effect("put", name, [[ids[0], vector, new]]), act)

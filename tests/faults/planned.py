@@ -4,8 +4,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from app.engine.types import CollectionSettings, IndexSpec
+from app.engine.types import CollectionSettings, IndexSpec, Vectors
+from seedvec.sparse import SparseRows, offsets
 
 DIMENSION = 8
 OPERATIONS = 240
@@ -16,9 +18,23 @@ KINDS: dict[str, CollectionSettings] = {
     "strs": CollectionSettings(DIMENSION, "cosine", "float16", "str", IndexSpec("ivf", {"nlist": 4})),
     "autos": CollectionSettings(DIMENSION, "dot", "float32", "auto", IndexSpec("flat")),
     "brief": CollectionSettings(DIMENSION, "l2", "float16", "auto", IndexSpec("flat")),
-    "names": CollectionSettings(DIMENSION, "cosine", "float32", "str", IndexSpec("flat")),
+    "names": CollectionSettings(DIMENSION, "cosine", "float32", "str", IndexSpec("flat"), sparse=True),
 }
 """Collections by name. In `autos` and `names` the server assigns ids."""
+
+
+def of_kind(settings: CollectionSettings, vectors: NDArray[Any]) -> Vectors:
+    """(n, d) as such a collection takes them."""
+    if not settings.sparse:
+        return vectors
+    rows, places = np.nonzero(vectors)
+    lengths = np.bincount(rows, minlength=len(vectors))
+    return SparseRows(offsets(lengths), places.astype(np.int32), vectors[rows, places], vectors.shape[1])
+
+
+def as_matrix(vectors: Vectors) -> NDArray[Any]:
+    """What it gave, as (n, d)."""
+    return vectors.dense() if isinstance(vectors, SparseRows) else vectors
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from app.engine.filters.parse import parse
 from app.engine.types import EXACTLY, Asked, SearchAnswer
 from storage.catalogue import read_calibration_queries
 from tests.faults.ledger import Id, Row, Stored, World, digest
+from tests.faults.planned import as_matrix, of_kind
 
 ALL = 1_000_000
 BOTH = frozenset({"vector", "metadata"})
@@ -29,15 +30,17 @@ async def see(engine: LocalEngine, name: str) -> Stored:
     items = page.items
     assert page.next is None and items.vectors is not None and items.metadata is not None
     rows: dict[Id, Row] = {}
-    for id_, vector, metadata in zip(items.ids, items.vectors, items.metadata, strict=True):
+    vectors = as_matrix(items.vectors)
+    for id_, vector, metadata in zip(items.ids, vectors, items.metadata, strict=True):
         assert id_ not in rows, f"{name}: {id_!r} is listed twice"
         rows[id_] = (digest(vector), None if metadata is None else json.loads(metadata))
-    await _assert_consistent(engine, name, items.ids, items.vectors, rows)
+    await _assert_consistent(engine, name, items.ids, vectors, rows)
     found = engine.settings(name)
     settings = {
         "dimension": found.dimension,
         "metric": found.metric,
         "dtype": found.dtype,
+        "sparse": found.sparse,
         "id_type": found.id_type,
         "index": {"kind": found.index.kind, "params": found.index.params},
         "recall": found.recall,
@@ -60,8 +63,9 @@ async def _assert_consistent(engine: LocalEngine, name: str, ids: list[Id], vect
     some = slice(None, None, n // SOME + 1)
     found, missing = await engine.fetch(name, ids[some], BOTH)
     assert found.ids == ids[some] and not missing and found.vectors is not None
-    assert found.vectors.tobytes() == vectors[some].tobytes(), f"{name}: a fetch and the list differ"
-    queries = np.random.default_rng(n).standard_normal((2, engine.settings(name).dimension)).astype(np.float32)
+    assert as_matrix(found.vectors).tobytes() == vectors[some].tobytes(), f"{name}: a fetch and the list differ"
+    drawn = np.random.default_rng(n).standard_normal((2, engine.settings(name).dimension)).astype(np.float32)
+    queries = of_kind(engine.settings(name), drawn)
     exact = await engine.search(name, queries, Asked(n + 3, EXACTLY, include=frozenset()))
     for hits in exact.results:
         assert sorted(hits.items.ids, key=str) == sorted(ids, key=str), f"{name}: the exact search finds other ids"
@@ -70,7 +74,7 @@ async def _assert_consistent(engine: LocalEngine, name: str, ids: list[Id], vect
     _assert_among(await engine.search(name, queries, Asked(K, include=frozenset())), exact, min(K, n), name)
     if n and engine.settings(name).metric != "dot":
         asked = Asked(1, EXACTLY, include=frozenset())
-        own = await engine.search(name, vectors[some].astype(np.float32), asked)
+        own = await engine.search(name, of_kind(engine.settings(name), vectors[some].astype(np.float32)), asked)
         nearest = [hits.items.ids[0] for hits in own.results]
         assert nearest == ids[some], f"{name}: a vector is not the nearest to itself"
 
