@@ -136,7 +136,9 @@ SMALL_BUFFER = 200 * DIMENSION * 4
 @pytest.mark.parametrize("batch_size", [None, 32])
 def test_a_stream_gives_every_row_once_an_epoch(server: Server, workers: int, batch_size: int | None) -> None:
     stream = CollectionStream(server.data_dir, "rows", seed=5, batch_size=batch_size, buffer_bytes=SMALL_BUFFER)
-    how: dict[str, Any] = {"batch_size": 32, "collate_fn": collate} if batch_size is None else {"batch_size": None}
+    how: dict[str, Any] = (
+        {"batch_size": 32, "collate_fn": collate} if batch_size is None else {"batch_size": None, "collate_fn": collate}
+    )
     loader = {"num_workers": workers, **how}
     first, same = streamed(stream, **loader), streamed(stream, **loader)
     stream.set_epoch(1)
@@ -148,7 +150,7 @@ def test_a_stream_gives_every_row_once_an_epoch(server: Server, workers: int, ba
 
 def test_workers_that_live_on_hear_of_the_next_epoch(server: Server) -> None:
     stream = CollectionStream(server.data_dir, "rows", batch_size=64, buffer_bytes=SMALL_BUFFER)
-    loader = DataLoader(stream, batch_size=None, num_workers=1, persistent_workers=True)
+    loader = DataLoader(stream, batch_size=None, collate_fn=collate, num_workers=1, persistent_workers=True)
     orders = []
     for epoch in (0, 1, 0):
         stream.set_epoch(epoch)
@@ -156,11 +158,17 @@ def test_workers_that_live_on_hear_of_the_next_epoch(server: Server) -> None:
     assert orders[0] == orders[2] != orders[1]
 
 
+def test_batches_that_go_through_shared_memory_are_the_same(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("seedvec.torch.PIPED_BYTES", 0)
+    stream = CollectionStream(server.data_dir, "rows", batch_size=500)
+    assert sorted(streamed(stream, batch_size=None, collate_fn=collate, num_workers=1)) == list(range(ROWS))
+
+
 def test_ranks_share_an_epoch_evenly(server: Server) -> None:
     shares = []
     for rank in range(3):
         stream = CollectionStream(server.data_dir, "rows", rank=rank, world_size=3, batch_size=10)
-        shares.append(streamed(stream, batch_size=None, num_workers=2))
+        shares.append(streamed(stream, batch_size=None, collate_fn=collate, num_workers=2))
     assert sorted(n for share in shares for n in share) == list(range(ROWS))
     assert {len(share) for share in shares} <= {ROWS // 3, ROWS // 3 + 1}
     with pytest.raises(ValueError, match="rank 3 of 3"):
@@ -170,7 +178,9 @@ def test_ranks_share_an_epoch_evenly(server: Server) -> None:
 def test_without_a_seed_rows_come_in_order(server: Server) -> None:
     stream = CollectionStream(server.data_dir, "rows", seed=None, batch_size=100, buffer_bytes=SMALL_BUFFER)
     assert streamed(stream, batch_size=None) == list(range(ROWS))
-    assert streamed(stream, batch_size=None, num_workers=2) != list(range(ROWS))  # two stretches, in turns
+    assert streamed(stream, batch_size=None, collate_fn=collate, num_workers=2) != list(
+        range(ROWS)
+    )  # two stretches, in turns
 
 
 def test_a_snapshot_can_be_given_and_texts_be_ids(server: Server) -> None:
