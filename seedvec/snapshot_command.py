@@ -9,13 +9,12 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
-from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
+from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from seedvec.client import default_url
+from seedvec.connection import connect
 
 COMMANDS = {
     "snapshot": "take a snapshot of a server's collections, and download it",
@@ -24,8 +23,6 @@ COMMANDS = {
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 TAR_SUFFIX = ".tar"
 CHUNK_BYTES = 1 << 20
-TIMEOUT_S = 3600.0
-"""A snapshot is verified whole before it is restored: about a second for a gigabyte."""
 
 
 class CommandError(Exception):
@@ -134,31 +131,29 @@ def told_restored(collections: Sequence[dict[str, Any]]) -> str:
 
 
 class _Server:
-    """One connection for each request: they are few, and each may take minutes."""
+    """A connection for each request: they are few, and each may take minutes."""
 
     def __init__(self, url: str) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise CommandError(f"{url!r} is no http:// or https:// address")
-        self._parts = parts
-        key = _key()
-        self._headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+        try:
+            connect(url)
+        except ValueError as error:
+            raise CommandError(str(error)) from None
+        self._url = url
 
     def ask_json(self, path: str, body: dict[str, Any]) -> Any:
         given = {name: value for name, value in body.items() if value is not None}
-        return json.loads(self.ask("POST", path, json.dumps(given).encode(), {"Content-Type": "application/json"}))
+        raw = json.dumps(given).encode()
+        headers = {"Content-Type": "application/json", "Content-Length": str(len(raw))}
+        return json.loads(self.ask("POST", path, iter([raw]), headers))
 
-    def ask(self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None) -> bytes:
-        connection, response = self._sent(method, path, body, headers or {})
-        try:
-            return response.read()
-        finally:
-            connection.close()
+    def ask(self, method: str, path: str, body: Iterator[bytes], headers: dict[str, str]) -> bytes:
+        with connect(self._url) as connection:
+            return _accepted(connection.send(method, path, body, headers)).read()
 
     def body(self, path: str) -> Iterator[bytes]:
         """Of a GET, in pieces. Raises HTTPException where it is cut off."""
-        connection, response = self._sent("GET", path, None, {})
-        try:
+        with connect(self._url) as connection:
+            response = _accepted(connection.send("GET", path, None, {}))
             left = int(response.headers["Content-Length"])
             while left:
                 chunk = response.read(min(CHUNK_BYTES, left))
@@ -166,38 +161,18 @@ class _Server:
                     raise HTTPException(f"the answer to {path} is cut off: {left:,} bytes are missing")
                 left -= len(chunk)
                 yield chunk
-        finally:
-            connection.close()
-
-    def _sent(self, method: str, path: str, body: Any, headers: dict[str, str]) -> tuple[HTTPConnection, HTTPResponse]:
-        kind = HTTPSConnection if self._parts.scheme == "https" else HTTPConnection
-        connection = kind(str(self._parts.hostname), self._parts.port, timeout=TIMEOUT_S)
-        try:
-            # Refused before all of the body has gone out: the answer says why.
-            with suppress(BrokenPipeError, ConnectionResetError):
-                connection.request(method, self._parts.path.rstrip("/") + path, body, {**self._headers, **headers})
-            response = connection.getresponse()
-            if response.status >= 400:
-                raise CommandError(_refusal(response))
-        except BaseException:
-            connection.close()
-            raise
-        return connection, response
 
 
-def _key() -> str | None:
-    """As the server takes it, of the same variables."""
-    file = os.environ.get("SEEDVEC_API_KEY_FILE")
-    return os.environ.get("SEEDVEC_API_KEY") or (Path(file).read_text("utf-8").strip() if file else None)
-
-
-def _refusal(response: HTTPResponse) -> str:
+def _accepted(response: HTTPResponse) -> HTTPResponse:
+    """Raises CommandError in the server's words."""
+    if response.status < 400:
+        return response
     text = response.read()
     try:
         problem = json.loads(text)
-        return f"{response.status}: {problem.get('detail') or problem['title']}"
+        raise CommandError(f"{response.status}: {problem.get('detail') or problem['title']}")
     except (ValueError, KeyError, AttributeError):
-        return f"{response.status}: {text[:200].decode('utf-8', 'replace')}"
+        raise CommandError(f"{response.status}: {text[:200].decode('utf-8', 'replace')}") from None
 
 
 def main(arguments: Sequence[str]) -> int:
