@@ -53,7 +53,11 @@ def plan(snapshot: Snapshot, name: str, staging: Path, asked: dict[str, Any]) ->
     if fmt.folder or beside:
         return Plan(f"{name}.tar", lambda: writes.prepare(staging / "packed" / file), lambda fd: _tar(staging, fd))
     if fmt.streams:
-        return Plan(file, writes.nothing, lambda fd: writes.write(_leading_to(fd, staging / file)))
+        return Plan(
+            file,
+            lambda: writes.check(staging / "tried" / file),
+            lambda fd: writes.write(_leading_to(fd, staging / file)),
+        )
     path = staging / "packed" / file
     return Plan(file, lambda: writes.prepare(path), lambda fd: _copy(path, fd))
 
@@ -91,8 +95,10 @@ class _Writes:
     options: WriteOptions
     beside: bool
 
-    def nothing(self) -> None:
-        return None
+    def check(self, path: Path) -> None:
+        """Opened in vain, so that an option which the format does not offer is refused before the answer has begun."""
+        path.parent.mkdir(parents=True)
+        self._open(path).abort()
 
     def prepare(self, path: Path) -> int | None:
         width = self.source.outline.dimension * (2 if self.outline.dtype == "float16" else 4)
@@ -104,10 +110,7 @@ class _Writes:
         return path.stat().st_size if path.is_file() and not self.beside else None
 
     def write(self, path: Path) -> None:
-        try:
-            writer = self._open(path)
-        except ValueError as e:
-            raise _invalid("format", str(e)) from e
+        writer = self._open(path)
         try:
             for batch in self.source.batches(_batch_rows(self.outline)):
                 ids = batch.ids if self.outline.ids is not None else None
@@ -124,6 +127,8 @@ class _Writes:
             return self.fmt.write(path, self.outline, self.options)
         except BadFile as e:
             raise _invalid("format", e.detail) from e
+        except ValueError as e:
+            raise _invalid("format", str(e)) from e
 
 
 def _batch_rows(outline: Outline) -> int:
