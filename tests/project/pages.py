@@ -9,7 +9,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,12 +60,12 @@ def run(page: str, url: str, folder: Path, environment: Mapping[str, str]) -> li
     found = blocks(page)
     at = [i for i, block in enumerate(found) if block.kind == "sh"]
     assert at, "no block to run"
-    script = _SHELL + "".join(f"{{\n{found[i].text}}} >{i}.out 2>{i}.err </dev/null\n" for i in at)
     logs = folder / ".logs"
     logs.mkdir()
+    parts = [f"{{\n{found[i].text.replace(URL, url)}}} >'{logs}/{i}.out' 2>'{logs}/{i}.err' </dev/null\n" for i in at]
     clean = {name: value for name, value in os.environ.items() if not name.startswith("SEEDVEC_")}
     ended = subprocess.run(
-        ["bash", "-c", re.sub(r"(>)(\d+\.(?:out|err))", rf"\1'{logs}/\2'", script.replace(URL, url))],
+        ["bash", "-c", _SHELL + "".join(parts)],
         cwd=folder,
         env=clean | {"PYTHON": sys.executable, "SEEDVEC_URL": url, "NO_PROXY": "*"} | dict(environment),
         capture_output=True,
@@ -87,7 +87,7 @@ def _ran(found: list[Block], i: int, logs: Path) -> Ran:
     return Ran(found[i], (logs / f"{i}.out").read_text(errors="replace"), statuses, shown)
 
 
-def assert_as_shown(ran: Ran) -> None:
+def assert_as_shown(ran: Ran, varying: Set[str] = VARYING) -> None:
     """Each request succeeded, or was refused as the page says, and answered what the page shows."""
     about = f"{ran.block.text}{ran.statuses} {ran.output[:OUTPUT_SHOWN]}"
     *before, last = ran.statuses or [ran.block.status or 200]
@@ -102,7 +102,7 @@ def assert_as_shown(ran: Ran) -> None:
     shown, answered = list(values(as_json(ran.shown.text))), list(values(ran.output))
     assert len(shown) == len(answered), about
     for i, (one, other) in enumerate(zip(shown, answered, strict=True)):
-        assert_like(one, other, f"answer {i + 1} of\n{ran.block.text}")
+        assert_like(one, other, f"answer {i + 1} of\n{ran.block.text}", varying)
 
 
 def as_json(shown: str) -> str:
@@ -127,23 +127,27 @@ def values(text: str) -> Iterator[Any]:
         yield value
 
 
-def assert_like(shown: Any, answered: Any, where: str) -> None:
+def assert_like(shown: Any, answered: Any, where: str, varying: Set[str]) -> None:
+    """varying: names of fields of which only the type is compared."""
     if shown == ANY:
         return
-    assert isinstance(answered, (int, float) if isinstance(shown, float) else type(shown)), (where, shown, answered)
-    if isinstance(shown, dict):
+    if isinstance(shown, dict) and isinstance(answered, dict):
         names = set(shown) - {ANY}
         assert names <= set(answered) and (ANY in shown or names == set(answered)), (where, shown, answered)
-        for name in names:
-            if name in VARYING:
-                numbers = isinstance(shown[name], (int, float)) and isinstance(answered[name], (int, float))
-                assert numbers or type(shown[name]) is type(answered[name]), (where, name, shown, answered)
-            else:
-                assert_like(shown[name], answered[name], f"{where}.{name}")
-    elif isinstance(shown, list):
+        for name in names - varying:
+            assert_like(shown[name], answered[name], f"{where}.{name}", varying)
+        for name in names & varying:
+            assert of_a_kind(shown[name], answered[name]), (where, name, shown, answered)
+    elif isinstance(shown, list) and isinstance(answered, list):
         given = [value for value in shown if value != ANY]
         assert len(given) == len(answered) or (ANY in shown and len(given) <= len(answered)), (where, shown, answered)
         for i, (one, other) in enumerate(zip(given, answered, strict=False)):
-            assert_like(one, other, f"{where}[{i}]")
+            assert_like(one, other, f"{where}[{i}]", varying)
     else:
-        assert shown == answered, (where, shown, answered)
+        assert shown == answered and of_a_kind(shown, answered), (where, shown, answered)
+
+
+def of_a_kind(one: Any, other: Any) -> bool:
+    """Numbers are, whole or not; true is none."""
+    numbers = {int, float}
+    return type(one) is type(other) or {type(one), type(other)} <= numbers
