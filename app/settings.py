@@ -182,7 +182,7 @@ class Settings:
         75.0, "A connection without a request is closed after this long.", low=0.1, high=86_400.0, unit="seconds"
     )
     queue_s: float = _setting(
-        0.2,
+        0.1,
         "Where more than 64 requests have come to a worker at once, those that it has not begun after this long are "
         "answered with 503.",
         low=0.001,
