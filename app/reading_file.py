@@ -1,7 +1,7 @@
 """`python -m app.reading_file`: one import, in a process of its own that may die of the file it reads.
 
 The order is JSON on standard input, what comes of it goes to standard output, a JSON object a line: `{"rows", "of"}` as
-it goes, then `{"answer"}` or `{"refused"}`.
+it goes, `{"foretold"}` before the step that makes it true, then `{"answer"}` or `{"refused"}`.
 """
 
 import json
@@ -66,6 +66,7 @@ def _run(order: dict[str, Any], config: settings.Settings) -> dict[str, Any]:
             fault_of,
             lambda text, where: compact(msgspec.Raw(text), where),
             lambda rows, of: _tell({"rows": rows, "of": of}),
+            lambda answer: _tell({"foretold": answer}),
         )
 
 

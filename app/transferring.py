@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from app.children import exit_reason, start_child
-from app.engine.importing import settle_dead
+from app.engine.importing import hold, settle_own
 from seedvec.progress import Bar
 from seedvec.sending import given_files
 from seedvec.taking import take_file, take_tar
@@ -106,9 +106,16 @@ def _import(asked: argparse.Namespace, lock: DataLock, staging: Path) -> int:
         },
         "input_bytes": sum(path.stat().st_size for _, path in given.parts),
     }
-    told = _told(order, lock)
-    settle_dead(asked.data, asked.collection)
-    return report(told)
+    held = hold(staging)
+    try:
+        told = _told(order, lock, held)
+        if "answer" in told or "refused" in told:
+            return report(told.get("answer") or {"status": "refused", "detail": told["refused"]["detail"]})
+        if settle_own(asked.data, asked.collection, None, staging.name) and "foretold" in told:
+            return report(told["foretold"])
+    finally:
+        os.close(held)
+    raise OSError("the process that reads the file ended before its time: nothing was imported")
 
 
 def _shape(text: str) -> list[int]:
@@ -119,20 +126,20 @@ def _shape(text: str) -> list[int]:
     return shape
 
 
-def _told(order: dict[str, Any], lock: DataLock) -> dict[str, Any]:
-    """What the child says last. Raises OSError where it says nothing."""
-    with start_child("app.reading_file", keep=(lock.fd,), piped=True) as process, Bar("imported", None, "rows") as bar:
+def _told(order: dict[str, Any], lock: DataLock, held: int) -> dict[str, Any]:
+    """What the child says last, of how far it is aside."""
+    last: dict[str, Any] = {}
+    keep = (lock.fd, held)
+    with start_child("app.reading_file", keep=keep, piped=True) as process, Bar("imported", None, "rows") as bar:
         _give(process, order)
         assert process.stdout is not None
         for line in process.stdout:
             told: dict[str, Any] = json.loads(line)
-            if "answer" in told:
-                answer: dict[str, Any] = told["answer"]
-                return answer
-            if "refused" in told:
-                return {"status": "refused", "detail": told["refused"]["detail"]}
-            bar.set(told["rows"], told["of"])
-        raise OSError(f"the process that reads the file ended before its time ({exit_reason(process.wait())})")
+            if "rows" in told:
+                bar.set(told["rows"], told["of"])
+            else:
+                last = told
+    return last
 
 
 def _give(process: "subprocess.Popen[bytes]", order: dict[str, Any]) -> None:

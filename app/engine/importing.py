@@ -25,6 +25,7 @@ from app.engine.types import DEFAULT_RECALL, IndexSpec
 from seedvec.sparse import SparseRows
 from storage import catalogue
 from storage.catalogue import Settings
+from storage.database import Database
 from storage.errors import Dropped, StorageError
 from storage.files.contract import BadFile, Batch, Outline, Reader, Sparse
 from storage.files.ground_truth import ground_truth
@@ -93,21 +94,25 @@ class Outcome:
 
 Progress = Callable[[int, int | None], None]
 """Rows read so far, rows of the file where that is known."""
+Foretell = Callable[[dict[str, Any]], None]
+"""The answer, told before the step that makes it true: who outlives this process can tell then what came of it."""
 
 
 def run_import(
-    wanted: Wanted, reader: Reader, check_id: CheckId, check_metadata: CheckMetadata, progress: Progress
+    wanted: Wanted,
+    reader: Reader,
+    check_id: CheckId,
+    check_metadata: CheckMetadata,
+    progress: Progress,
+    foretell: Foretell = lambda answer: None,
 ) -> dict[str, Any]:
-    """Reads the file to its end and makes its rows real. Returns the answer, JSON-ready.
+    """Reads the file to its end and makes its rows real. Returns the answer, JSON-ready. The caller, or who started
+    it, has `hold` of the staging folder.
 
     Raises errors.Refused, and then nothing was imported."""
     with translated(wanted.name, lambda row: "the file" if row < 0 else f"row {row}"):
         try:
-            held = _hold(wanted.staging)
-            try:
-                return _import(wanted, reader, check_id, check_metadata, progress)
-            finally:
-                os.close(held)
+            return _import(wanted, reader, check_id, check_metadata, progress, foretell)
         except BadFile as e:
             raise bad_file(e) from e
 
@@ -118,7 +123,12 @@ def bad_file(e: BadFile) -> errors.BadFile:
 
 
 def _import(
-    wanted: Wanted, reader: Reader, check_id: CheckId, check_metadata: CheckMetadata, progress: Progress
+    wanted: Wanted,
+    reader: Reader,
+    check_id: CheckId,
+    check_metadata: CheckMetadata,
+    progress: Progress,
+    foretell: Foretell,
 ) -> dict[str, Any]:
     outline = reader.outline
     folder, created = _folder(wanted, outline)
@@ -143,7 +153,7 @@ def _import(
             except BaseException:
                 staging.abandon()
                 raise
-            answer = _make_real(one, wanted, staging, checking.outcome)
+            answer = _make_real(one, wanted, staging, checking.outcome.json(), foretell)
         except BaseException:
             _take_back(wanted, one, folder)
             raise
@@ -272,8 +282,10 @@ def _taken(one: Import, rows: list[tuple[int, Any]]) -> errors.IdExists:
     return errors.IdExists(detail, faults, len(rows))
 
 
-def _make_real(one: Import, wanted: Wanted, staging: Staging, outcome: Outcome) -> dict[str, Any]:
-    answer = outcome.json()
+def _make_real(
+    one: Import, wanted: Wanted, staging: Staging, answer: dict[str, Any], foretell: Foretell
+) -> dict[str, Any]:
+    foretell(answer)
     if wanted.mode == "add":
         one.commit(staging.done, answer, wanted.key)
         return answer
@@ -406,16 +418,21 @@ def _given(batch: Batch, settings: Settings) -> Any:
 # -------------------------------------------------------------------- imports whose process is gone
 
 
-def _hold(staging: Path) -> int:
-    """A lock that lasts as long as this process: who finds it free knows that the import is nobody's any more."""
+def hold(staging: Path) -> int:
+    """A lock on the folder that lasts until the last process has closed this descriptor, which a child may inherit: who
+    finds it free knows that the import is nobody's any more. Raises BlockingIOError: somebody has it."""
     fd = os.open(staging, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BaseException:
+        os.close(fd)
+        raise
     return fd
 
 
 def _is_held(staging: Path) -> bool:
     try:
-        os.close(_hold(staging))
+        os.close(hold(staging))
     except BlockingIOError:
         return True
     except FileNotFoundError:
@@ -423,27 +440,35 @@ def _is_held(staging: Path) -> bool:
     return False
 
 
-def settle_dead(data: Path, name: str, folder: Path | None = None) -> None:
-    """Sees imports into a collection to their end whose process is gone: back, or forward where they were decided.
+def settle_dead(data: Path, name: str, folder: Path) -> None:
+    """Sees imports into a collection to their end whose processes are gone: back, or forward where they were decided.
 
-    folder: None: whatever the name leads to, if to anything. May be repeated. Raises StorageError, OSError."""
+    May be repeated. Raises StorageError, OSError."""
+    with closing(catalogue.connect(folder)) as db:
+        for row in read_imports(db):
+            if not _is_held(DataFolder(data).staging / row.uuid):
+                _settle(data, name, folder, db, row)
+
+
+def settle_own(data: Path, name: str, folder: Path | None, uuid: str) -> bool:
+    """The same of one import, by who holds its staging folder: whether its rows are there in the end, given that it had
+    foretold that. folder: None: whatever the name leads to. Raises StorageError, OSError."""
     if folder is None:
         with closing(Registry(data)) as registry, suppress(errors.CollectionClosed):
             folder = _called(registry, name)
-        if folder is None:
-            return
+    if folder is None:
+        return False
     with closing(catalogue.connect(folder)) as db:
-        dead = [row for row in read_imports(db) if not _is_held(DataFolder(data).staging / row.uuid)]
-        if not dead:
-            return
-        with closing(Turns(folder / WRITE_LOCK_NAME)) as turns:
-            for row in dead:
-                log.warning("collection %s: import %s was cut off: it is %s", name, row.uuid, _fate(row))
-                if settle(folder, db, turns, row):
-                    with closing(Registry(data)) as registry, suppress(Dropped):
-                        registry.drop(name, folder.name)
-                    return
+        left = [row for row in read_imports(db) if row.uuid == uuid]
+        for row in left:
+            _settle(data, name, folder, db, row)
+    return all(row.state == "replacing" for row in left)
 
 
-def _fate(row: ImportRow) -> str:
-    return "finished" if row.state == "replacing" else "undone"
+def _settle(data: Path, name: str, folder: Path, db: Database, row: ImportRow) -> None:
+    fate = "finished" if row.state == "replacing" else "undone"
+    log.warning("collection %s: import %s was cut off: it is %s", name, row.uuid, fate)
+    with closing(Turns(folder / WRITE_LOCK_NAME)) as turns:
+        if settle(folder, db, turns, row):
+            with closing(Registry(data)) as registry, suppress(Dropped):
+                registry.drop(name, folder.name)

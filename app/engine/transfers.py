@@ -24,7 +24,7 @@ import xxhash
 from app.children import exit_reason, start_child
 from app.engine import errors
 from app.engine.errors import Fault
-from app.engine.importing import settle_dead
+from app.engine.importing import hold, settle_own
 from app.engine.told import refused_from
 from app.engine.translate import translated
 from app.engine.types import ExportAsked, Exported, ImportAsked, Upload
@@ -43,6 +43,10 @@ PIPE_BYTES = 1 << 20
 """Of what a child writes, on its way: with the usual 64 KiB the two would wait for each other all the time."""
 LINE_BYTES = 1 << 20
 CHUNK_BYTES = 256 << 10
+TOO_MUCH = (
+    "reading the file took more than is given to it, or broke its reader ({}): nothing was imported; the server's log "
+    "may say more"
+)
 SAFE = re.compile(r"[^A-Za-z0-9._-]+")
 NAME_MAX = 100
 
@@ -84,7 +88,7 @@ class Transfers:
     ) -> AsyncGenerator[dict[str, Any], None]:
         """folder: the collection's; None: it is to be made."""
         # Its imports are done by the time that the file is there.
-        async with self.staging() as staging, _child("app.reading_file") as process:
+        async with self.staging() as staging, _reading(staging) as process:
             spool = Spool(staging)
             with translated(name):
                 require_room(staging, size or 0)
@@ -103,7 +107,7 @@ class Transfers:
                 yield event
 
     async def copy(self, name: str, folder: Path, source: str, mode: str) -> AsyncGenerator[dict[str, Any], None]:
-        async with self.staging() as staging, _child("app.reading_file") as process:
+        async with self.staging() as staging, _reading(staging) as process:
             order = {
                 **self._order(name, folder, staging, mode),
                 "bad": "fail",
@@ -160,33 +164,51 @@ class Transfers:
         self, process: "subprocess.Popen[bytes]", name: str, folder: Path | None, order: dict[str, Any]
     ) -> AsyncGenerator[dict[str, Any], None]:
         """Ends with the answer; raises what the child refused."""
-        answered = False
+        ended, foretold, real = False, None, False
         try:
             async for line in _lines(process, order):
                 told = json.loads(line)
+                ended = not told.keys().isdisjoint(("answer", "refused"))
                 if "refused" in told:
-                    answered = True
                     raise refused_from(told["refused"])
-                answered = "answer" in told
-                yield told["answer"] if answered else told
+                foretold = told.get("foretold", foretold)
+                if "rows" in told or ended:
+                    yield told.get("answer", told)
         finally:
             status = await _end(process)
-            if not answered:
-                await asyncio.to_thread(self._clean_up, name, folder)
-        if not answered:
+            if not ended:
+                staging = Path(order["staging"])
+                real = await asyncio.to_thread(self._clean_up, name, folder, staging.name, foretold is not None)
+        if not ended:
             log.error("an import into %s ended before its time: %s", name, exit_reason(status))
-            raise errors.BadFile(
-                f"reading the file took more than is given to it, or broke its reader ({exit_reason(status)}): nothing "
-                "was imported",
-                [Fault("the file", "could not be read to its end")],
-            )
+            if foretold is None or not real:
+                raise errors.BadFile(
+                    TOO_MUCH.format(exit_reason(status)), [Fault("the file", "was not read to its end")]
+                )
+            yield foretold
 
-    def _clean_up(self, name: str, folder: Path | None) -> None:
-        """What a child that was killed has left; where that fails, the next start does it."""
+    def _clean_up(self, name: str, folder: Path | None, uuid_: str, foretold: bool) -> bool:
+        """Sees to what a child that was killed has left. Whether its rows are there, where it had foretold that.
+
+        Raises OutcomeUnknown; the next start does then what is left."""
         try:
-            settle_dead(self._data, name, folder)
+            return settle_own(self._data, name, folder, uuid_)
         except (StorageError, OSError) as e:
             log.error("what an import into %s has staged stays until the next start: %s", name, e)
+            if foretold:
+                raise errors.OutcomeUnknown("the import was cut off at its end: it may be there or not") from e
+            return False
+
+
+@asynccontextmanager
+async def _reading(staging: Path) -> AsyncIterator["subprocess.Popen[bytes]"]:
+    """The child of an import. Nobody else sees to what it leaves, as long as this process is there to do it."""
+    held = hold(staging)
+    try:
+        async with _child("app.reading_file", held) as process:
+            yield process
+    finally:
+        os.close(held)
 
 
 @asynccontextmanager

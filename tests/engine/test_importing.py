@@ -1,5 +1,6 @@
 """Imports, made by hand in one process: all of a file or nothing, wherever it is cut off, whoever writes meanwhile."""
 
+import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -93,9 +94,11 @@ def bring(data: Path, file: File, name: str = "c", **how: Any) -> dict[str, Any]
     uuid = {r.name: r.uuid for r in registered(data)}.get(name)
     folder = DataFolder(data).staging / "f0"
     folder.mkdir(parents=True)
+    held = importing.hold(folder)
     try:
         return run_import(Wanted(data, name, uuid, folder, **how), file, lambda id_: None, keep, lambda rows, of: None)
     finally:
+        os.close(held)
         shutil.rmtree(folder)
 
 
