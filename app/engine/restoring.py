@@ -6,10 +6,10 @@ Done in a process of its own (`python -m app.restoring`): what comes from outsid
 from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
+from typing import Any, get_args
 
-from app.engine.agreement import from_stored
 from app.engine.recovery import recover
-from app.engine.types import CollectionSettings
+from app.engine.types import DIMENSION_MAX, SPARSE_DIMENSION_MAX, Dtype, IdType, IndexKind, Metric
 from storage import catalogue, errors, manifest, snapshot_files, snapshot_stage
 from storage.catalogue import Settings
 from storage.check import check
@@ -62,20 +62,23 @@ def _require_settings(path: Path, name: str) -> None:
     with closing(ReadOnlyDatabase(path, catalogue.APPLICATION_ID, catalogue.VERSION)) as db:
         stored = catalogue.read_settings(db)
     if not is_possible(stored):
-        raise errors.Damaged(f"collection {name} has settings that none can have: {from_stored(stored)}")
+        raise errors.Damaged(f"collection {name} has settings that none can have: {stored}")
 
 
 def is_possible(s: Settings) -> bool:
     """Whether a client could have created a collection so."""
-    settings: CollectionSettings = from_stored(s)
+    spec: Any = s.index_spec
     return (
         isinstance(s.dimension, int)
-        and 1 <= s.dimension <= 65_536
-        and s.metric in ("l2", "cosine", "dot")
-        and s.dtype in ("float32", "float16")
-        and s.id_type in ("auto", "int", "str")
+        and 1 <= s.dimension <= (SPARSE_DIMENSION_MAX if s.sparse else DIMENSION_MAX)
+        and s.metric in get_args(Metric)
+        and s.dtype in get_args(Dtype)
+        and s.id_type in get_args(IdType)
         and isinstance(s.recall, float)
         and 0 < s.recall <= 1
-        and settings.index.kind in ("auto", "flat", "hnsw", "ivf")
-        and all(isinstance(value, int) for value in settings.index.params.values())
+        and isinstance(spec, dict)
+        and spec.keys() == {"kind", "params"}
+        and spec["kind"] in get_args(IndexKind)
+        and isinstance(spec["params"], dict)
+        and all(isinstance(value, int) for value in spec["params"].values())
     )

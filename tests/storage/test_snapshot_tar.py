@@ -5,6 +5,7 @@ import json
 import tarfile
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from app.engine.recovery import recover
-from app.engine.restoring import judged
+from app.engine.restoring import is_possible, judged
 from app.restoring import answer
 from storage import errors, manifest, snapshot_tar
+from storage.catalogue import Settings
 from storage.check import check
 from storage.hashing import file_xxh3, hex16
 from storage.layout import SEGMENTS_NAME
@@ -321,6 +323,14 @@ def test_a_catalogue_that_none_of_ours_has_written(taken: Path, tmp_path: Path, 
     order = {"data": str(data), "snapshot": str(folder), "wanted": {"words": "words"}, "trusted": False}
     assert answer(order).keys() == {"damaged"}
     assert list(data.glob("snapshots/*")) == []
+
+
+def test_settings_that_a_client_can_give_are_taken() -> None:
+    auto = {"kind": "auto", "params": {}}
+    dense = Settings(65_536, "cosine", "float16", "auto", 1.0, {"kind": "ivf", "params": {"nlist": 4}}, "")
+    sparse = Settings(10_000_000, "dot", "float32", "str", 0.95, auto, "", sparse=True)
+    assert is_possible(dense) and is_possible(sparse)
+    assert not is_possible(replace(sparse, sparse=False)) and not is_possible(replace(dense, recall=0.0))
 
 
 def test_indexes_from_outside_are_left_behind(taken: Path, tmp_path: Path) -> None:
