@@ -45,7 +45,11 @@ class Format:
         return cast(Callable[[Path, Outline, WriteOptions], Writer], self._function("write"))(path, outline, options)
 
     def _function(self, verb: str) -> object:
-        return getattr(import_module(f"storage.files.{self.module}"), f"{verb}_{self.name}")
+        try:
+            module = import_module(f"storage.files.{self.module}")
+        except ModuleNotFoundError as e:
+            raise BadFile(f"{self.name} needs {e.name}, which is not installed where the server runs") from e
+        return getattr(module, f"{verb}_{self.name}")
 
 
 FORMATS: dict[str, Format] = {

@@ -3,6 +3,8 @@
 import io
 import os
 import pickle
+import subprocess
+import sys
 import zipfile
 from collections import OrderedDict
 from pathlib import Path
@@ -16,6 +18,7 @@ from storage.files.contract import BadFile, Batch, ReadOptions
 from storage.files.formats import FORMATS
 from storage.files.torch_write import PICKLE_BYTES_MAX
 from tests.files.tripping import dense, read
+from tests.harness import ROOT
 
 N = 200
 X = torch.from_numpy(np.random.default_rng(2).standard_normal((N, 12)).astype(np.float32))
@@ -277,3 +280,19 @@ def test_without_checksums(tmp_path: Path) -> None:
         assert back(tmp_path / "x.pt", X).vectors.tobytes() == X.numpy().tobytes()  # type: ignore[union-attr]
     finally:
         torch.serialization.set_crc32_options(True)
+
+
+def test_without_torch() -> None:
+    """An extra, which a server can be without: that is told, and everything else goes on."""
+    code = (
+        "import sys; sys.modules['torch'] = None\n"
+        "from pathlib import Path\n"
+        "from storage.files.contract import BadFile, ReadOptions\n"
+        "from storage.files.formats import FORMATS\n"
+        "try: FORMATS['pt'].read([Path('x.pt')], ReadOptions())\n"
+        "except BadFile as e: sys.exit(e.detail)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, timeout=60, check=False, capture_output=True, text=True
+    )
+    assert done.stderr.strip() == "pt needs torch, which is not installed where the server runs"
