@@ -19,7 +19,7 @@ from tests.harness import HOST, ROOT, SMALL, Server, wait_for
 C = "/v1/collections/c"
 SLOW_SOCKETS = 200
 PATIENT = {"SEEDVEC_HEADER_S": "1", "SEEDVEC_BODY_S": "1", "SEEDVEC_KEEP_ALIVE_S": "30"}
-UNSEEN_S = 1.0
+UNSEEN_S = 2.0
 """What a good client's request may take beside an attack, on a machine that others use too."""
 
 

@@ -159,11 +159,11 @@ def test_large_bodies_are_held_within_bounds(server: Server) -> None:
 
 def test_a_stop_is_announced(tmp_path: Path) -> None:
     """First `readyz` says so, while everything goes on; then the port closes."""
-    with Server(tmp_path / "data", 1, SMALL | {"SEEDVEC_UNREADY_S": "1"}) as server:
+    with Server(tmp_path / "data", 1, SMALL | {"SEEDVEC_UNREADY_S": "3"}) as server:
         client, process = server.client, server.process
         assert process is not None and client.get("/readyz").status_code == 200
         process.send_signal(signal.SIGTERM)
-        wait_for("it is not ready", lambda: client.get("/readyz").status_code == 503, 0.8)
+        wait_for("it is not ready", lambda: client.get("/readyz").status_code == 503, 2.0)
         assert client.get("/readyz").json()["type"] == "/problems/not-ready"
         assert httpx.get(f"{server.url}/livez", verify=False, trust_env=False).status_code == 200
         assert client.put(C, json={"dimension": 2}).status_code == 201
