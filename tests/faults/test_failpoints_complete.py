@@ -21,6 +21,7 @@ STAGED = "in DATA/staging, which every start empties"
 EXPORTED = "an export, which no data folder holds: made anew by whoever wanted it"
 BESIDE = {
     "app/engine/exporting.py:_leading_to": STAGED,
+    "app/engine/exporting.py:check": STAGED,
     "app/engine/exporting.py:prepare": STAGED,
     "app/engine/sources.py:unpacked": STAGED,
     "app/engine/transfers.py:take": STAGED,
