@@ -34,6 +34,7 @@ def router(engine: Engine) -> APIRouter:
         responses=answer(200, {"aliases": [examples.ALIASED]}) | problems("unknown-field"),
     )
     async def list_aliases() -> Response:
+        """Each with the collection that it leads to, by name."""
         led = engine.aliases()
         return json_response({"aliases": [{"alias": a, "collection": led[a]} for a in sorted(led)]})
 

@@ -172,8 +172,9 @@ def _add_describing(routes: APIRouter, engine: Engine) -> None:
         "/{collection}",
         summary="Drop a collection",
         status_code=204,
-        responses=answer(204, None) | problems("collection-not-found", "unknown-field"),
+        responses=answer(204, None) | problems("collection-not-found", "collection-aliased", "unknown-field"),
     )
     async def drop_collection(collection: Name) -> Response:
+        """With all that it holds; refused while aliases lead to it."""
         await engine.drop(check_name(collection))
         return Response(status_code=204)

@@ -73,6 +73,22 @@ def answer(status: int, example: Any, description: str = "Success", *further: st
     return {status: {"description": description, "content": content}}
 
 
+TAGS: list[Json] = [
+    {"name": "collections", "description": "What there is: created, described, changed, dropped."},
+    {
+        "name": "vectors",
+        "description": "Items, each an id, a vector and metadata: written, read, counted, deleted.",
+    },
+    {"name": "search", "description": "The nearest, of all or of those that match a filter."},
+    {"name": "recall", "description": "How much of the true nearest is found, measured and calibrated."},
+    {"name": "index", "description": "Built by itself; built anew where another one is wanted."},
+    {"name": "files", "description": "Whole files in and out, and collections into each other."},
+    {"name": "aliases", "description": "Names that lead to collections, switched in one step."},
+    {"name": "snapshots", "description": "Collections as they stood at one moment: taken, sent, restored."},
+    {"name": "service", "description": "The server itself."},
+]
+"""In the order in which one meets them; docs/api.md and the page at /docs have the same."""
+
 ALWAYS = ("unauthorized", "forbidden", "request-timeout", "rate-limited", "overloaded", "internal-error")
 """What every operation can answer, whatever it does."""
 
@@ -124,6 +140,7 @@ def document(app: FastAPI, resources: Iterable[Resource], routers: Iterable[APIR
     for path, operation in operations:
         spec["paths"].setdefault(path, {})[operation.method.lower()] = _operation(path, operation, components)
     spec["components"]["securitySchemes"] = SECURITY
+    spec["tags"] = TAGS
     spec["security"] = [{name: []} for name in SECURITY]
     return spec
 

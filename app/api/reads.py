@@ -165,6 +165,7 @@ LIST_BODY = Operation(
     (*_BODY_PROBLEMS, "invalid-filter"),
     ListBody,
     {"first page": examples.LIST, "what matches": examples.LIST_MATCHING},
+    description="As with `GET`; for filters that are too long for a URL.",
     rights="read",
 )
 COUNT = Operation(

@@ -73,6 +73,8 @@ Timeout = Annotated[
         description="give up after so many milliseconds, and answer 504; default: the server's own bound",
     ),
 ]
+Fields = Annotated[list[Field], Meta(description="what is answered of each item beside its id (and distance)")]
+Cursor = Annotated[str | None, Meta(description="the `next` of the page before; left out: from the beginning")]
 Explain = Annotated[bool, Meta(description="answer also how the hits were found")]
 
 
@@ -114,7 +116,7 @@ class SearchBody(Struct, forbid_unknown_fields=True):
     exact: Exact = False
     params: BodyParams | UnsetType = UNSET
     max_distance: MaxDistance | UnsetType = UNSET
-    include: list[Field] | UnsetType = UNSET
+    include: Fields | UnsetType = UNSET
     filter: BodyFilter | UnsetType = UNSET
     explain: Explain = False
     timeout_ms: Timeout | UnsetType = UNSET
@@ -128,7 +130,7 @@ class SearchQuery(Struct, forbid_unknown_fields=True):
     exact: Exact = False
     params: QueryParams | UnsetType = UNSET
     max_distance: MaxDistance | UnsetType = UNSET
-    include: list[Field] | UnsetType = UNSET
+    include: Fields | UnsetType = UNSET
     filter: QueryFilter | UnsetType = UNSET
     explain: Explain = False
     timeout_ms: Timeout | UnsetType = UNSET
@@ -136,20 +138,20 @@ class SearchQuery(Struct, forbid_unknown_fields=True):
 
 class FetchBody(Struct, forbid_unknown_fields=True):
     ids: list[Id]
-    include: list[Field] = field(default_factory=_both)
+    include: Fields = field(default_factory=_both)
 
 
 class ListBody(Struct, forbid_unknown_fields=True):
     limit: Limit = LIST_DEFAULT
-    cursor: str | None = None
-    include: list[Field] = field(default_factory=_metadata)
+    cursor: Cursor = None
+    include: Fields = field(default_factory=_metadata)
     filter: BodyFilter | UnsetType = UNSET
 
 
 class ListQuery(Struct, forbid_unknown_fields=True):
     limit: Limit = LIST_DEFAULT
-    cursor: str | None = None
-    include: list[Field] = field(default_factory=_metadata)
+    cursor: Cursor = None
+    include: Fields = field(default_factory=_metadata)
     filter: QueryFilter | UnsetType = UNSET
 
 

@@ -17,6 +17,8 @@ from app.api.strict_route import StrictRoute
 from app.engine.types import Engine
 from seedvec import __version__
 
+Code = Annotated[str, Path(description="the last part of a problem's `type`", examples=["id-exists"])]
+
 
 @dataclass(slots=True)
 class Health:
@@ -39,6 +41,7 @@ def router(engine: Engine, health: Health) -> APIRouter:
         openapi_extra=needs("any"),
     )
     async def service() -> Response:
+        """How much one request may be; most of it is set by the server's settings."""
         return json_response(about)
 
     @routes.get(
@@ -48,7 +51,7 @@ def router(engine: Engine, health: Health) -> APIRouter:
         | problems("not-found", "unknown-field"),
         openapi_extra=needs("open"),
     )
-    async def problem(code: Annotated[str, Path(examples=["id-exists"])]) -> Response:
+    async def problem(code: Code) -> Response:
         """The `type` of a problem answer is the address of its explanation."""
         kind = TABLE.get(code)
         if kind is None:
@@ -73,6 +76,7 @@ def _add_probes(routes: APIRouter, engine: Engine, health: Health) -> None:
         openapi_extra=needs("open"),
     )
     async def livez() -> Response:
+        """As long as this is answered, also late, a restart helps nobody."""
         return json_response({"status": "alive"})
 
     @routes.get(

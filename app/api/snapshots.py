@@ -64,6 +64,7 @@ def _add_taking(routes: APIRouter, engine: Engine) -> None:
         responses=answer(200, {"snapshots": [examples.SNAPSHOTTED]}) | problems("unknown-field"),
     )
     async def list_snapshots() -> Response:
+        """Each as it is described alone."""
         return json_response({"snapshots": await engine.snapshots.all()})
 
     @routes.post(
@@ -157,6 +158,7 @@ def _add_showing(routes: APIRouter, engine: Engine) -> None:
         responses=answer(204, None) | problems("snapshot-not-found", "unknown-field"),
     )
     async def delete_snapshot(snapshot: Name) -> Response:
+        """And all that it alone still held; what was restored from it stays."""
         await engine.snapshots.delete(_known(snapshot))
         return Response(status_code=204)
 

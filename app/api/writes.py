@@ -250,6 +250,7 @@ DELETE_ONE = Operation(
     204,
     None,
     ("collection-not-found", "id-not-found", "id-type-mismatch", "unknown-field", "collection-closed"),
+    description="404 where it is not there; to who sends it again that says that it is gone.",
 )
 DELETE_MANY = Operation(
     "POST",

@@ -108,6 +108,19 @@ def test_every_operation_has_an_example_and_its_problems(spec: dict[str, Any]) -
                 assert TABLE[code].status == int(status) == example["value"]["status"], name
 
 
+def test_everything_is_described_and_has_its_place(spec: dict[str, Any]) -> None:
+    used = set()
+    for path, method, operation in operations(spec):
+        name = f"{method} {path}"
+        assert operation["description"], name
+        assert len(operation["tags"]) == 1, name
+        used |= set(operation["tags"])
+        for parameter in operation.get("parameters", []):
+            assert parameter.get("description") or parameter["schema"].get("description"), (name, parameter["name"])
+    assert used == {tag["name"] for tag in spec["tags"]}
+    assert all(tag["description"] for tag in spec["tags"])
+
+
 def test_every_reference_resolves(spec: dict[str, Any]) -> None:
     def walk(node: Any) -> Iterator[str]:
         if isinstance(node, dict):
