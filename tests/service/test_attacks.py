@@ -18,7 +18,13 @@ from tests.harness import HOST, ROOT, SMALL, Server, wait_for
 
 C = "/v1/collections/c"
 SLOW_SOCKETS = 200
-PATIENT = {"SEEDVEC_HEADER_S": "1", "SEEDVEC_BODY_S": "1", "SEEDVEC_KEEP_ALIVE_S": "30"}
+PATIENT = {
+    "SEEDVEC_HEADER_S": "1",
+    "SEEDVEC_BODY_S": "1",
+    "SEEDVEC_KEEP_ALIVE_S": "30",
+    # On a busy machine some of 200 that come at once would be told that it is.
+    "SEEDVEC_QUEUE_S": "20",
+}
 UNSEEN_S = 2.0
 """What a good client's request may take beside an attack, on a machine that others use too."""
 
@@ -218,7 +224,7 @@ def drip(server: Server, start: bytes, drop: bytes) -> list[tuple[int, str]]:
         connections = [stack.enter_context(opened(server)) for _ in range(SLOW_SOCKETS)]
         for connection in connections:
             connection.sendall(start)
-        waits, until = [], time.monotonic() + 8
+        waits, until = [], time.monotonic() + 20
         waiting = list(connections)
         while waiting and time.monotonic() < until:
             for connection in list(waiting):
@@ -246,14 +252,10 @@ def test_200_slow_heads(server: Server) -> None:
 
 
 def test_200_slow_bodies(server: Server) -> None:
-    half, typed = SLOW_SOCKETS // 2, head("PUT", "/v1/collections/never", 100_000)
-    assert (
-        half
-        and drip(server, head("POST", f"{C}/search", 100_000), b" ")
-        == [(408, "/problems/request-timeout")] * SLOW_SOCKETS
-    )
+    answers = drip(server, head("POST", f"{C}/search", 100_000), b" ")
+    assert answers == [(408, "/problems/request-timeout")] * SLOW_SOCKETS
     with opened(server) as connection:  # a route of the other kind
-        connection.sendall(typed)
+        connection.sendall(head("PUT", "/v1/collections/never", 100_000))
         assert answer(connection)[0] == 408
 
 
