@@ -32,11 +32,13 @@ seedvec() { "$PYTHON" -m seedvec.cli "$@"; }
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """kind: what stands behind the fence; status: of the last request of a `sh` block; text: its lines."""
+    """kind: what stands behind the fence; status: of the last request of a `sh` block; text: its lines; adjoins: only
+    space is between it and the block before."""
 
     kind: str
     status: int
     text: str
+    adjoins: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,12 @@ class Ran:
 
 
 def blocks(page: str) -> list[Block]:
-    return [Block(kind, int(status or 0), text) for kind, status, text in _FENCED.findall(page)]
+    found, end = [], 0
+    for block in _FENCED.finditer(page):
+        kind, status, text = block.groups()
+        found.append(Block(kind, int(status or 0), text, not page[end : block.start()].strip()))
+        end = block.end()
+    return found
 
 
 def run(page: str, url: str, folder: Path, environment: Mapping[str, str]) -> list[Ran]:
@@ -83,7 +90,7 @@ def _ran(found: list[Block], i: int, logs: Path) -> Ran:
     told = (logs / f"{i}.err").read_text().splitlines()
     statuses = [int(line) for line in told if re.fullmatch(r"\d{3}", line)]
     behind = found[i + 1] if i + 1 < len(found) else None
-    shown = behind if behind is not None and behind.kind in ("json", "text") else None
+    shown = behind if behind is not None and behind.adjoins and behind.kind in ("json", "text") else None
     return Ran(found[i], (logs / f"{i}.out").read_text(errors="replace"), statuses, shown)
 
 

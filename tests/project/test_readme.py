@@ -1,4 +1,5 @@
-"""README.md is true: its curl lines, its commands and its Python, in order, on a server with the demo's collection."""
+"""README.md is true: its curl lines, its commands and its Python, in order, on a server with the demo's collection; so
+are the lines of other pages that ask the same collection."""
 
 import re
 from collections.abc import Iterator
@@ -40,6 +41,13 @@ def test_every_command_works(demo: Server, tmp_path: Path) -> None:
     assert found.ids.shape == found.distances.shape == (3, 10)
     assert found.ids[:, 0].tolist() == [0, 1, 2]
     assert len(after["vectors"]) == len(after["lengths"]) > 0
+
+
+@pytest.mark.parametrize("page", ["filters.md", "operations.md"])
+def test_what_other_pages_do_with_words(demo: Server, tmp_path: Path, page: str) -> None:
+    text = (ROOT / "docs" / page).read_text("utf-8")
+    for ran in pages.run(text, demo.url, tmp_path, {}):
+        pages.assert_as_shown(ran)
 
 
 @pytest.mark.parametrize("page", sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]), ids=lambda page: page.name)
