@@ -13,7 +13,7 @@ TORCH = torch==2.13.0
 DEMO = demo-data
 SERVE = $(VENV)/bin/seedvec serve --port $(PORT) $(if $(WORKERS),--workers $(WORKERS))
 
-.PHONY: setup serve demo test faults soak overload check format bench bench-dataloader bench-filtered bench-metadata bench-recall bench-restart bench-scale bench-snapshots bench-sparse bench-transfer clean
+.PHONY: setup serve demo test faults soak fuzz overload check format bench bench-dataloader bench-filtered bench-metadata bench-recall bench-restart bench-scale bench-snapshots bench-sparse bench-transfer clean
 
 setup: $(VENV)/.installed
 
@@ -49,6 +49,10 @@ faults: setup
 
 soak: setup
 	$(VENV)/bin/python -m benchmarks.soak --minutes $(or $(MINUTES),20) $(SOAK)
+
+# 10,000 requests of schemathesis' making, and every decoder with bytes that are nearly right; FUZZ='--seed 2 --cases 500'.
+fuzz: setup
+	$(VENV)/bin/python -m benchmarks.fuzz $(FUZZ)
 
 check: setup
 	$(VENV)/bin/ruff check .

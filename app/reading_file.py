@@ -22,6 +22,7 @@ from app.engine import errors
 from app.engine.importing import Wanted, bad_file, run_import
 from app.engine.sources import open_source
 from app.engine.told import refused_json
+from app.engine.translate import translated
 from app.limited import limit
 from storage.files.contract import BadFile
 
@@ -56,7 +57,8 @@ def _run(order: dict[str, Any], config: settings.Settings) -> dict[str, Any]:
         config.keep_queries,
     )
     try:
-        reader = open_source(wanted.data, wanted.staging, order["source"])
+        with translated(wanted.name):
+            reader = open_source(wanted.data, wanted.staging, order["source"])
     except BadFile as e:
         raise bad_file(e) from e
     with closing(reader):

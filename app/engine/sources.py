@@ -1,5 +1,6 @@
 """What an import reads: files as they came in, the folder in a tar, or another collection."""
 
+import errno
 import os
 import tarfile
 from collections.abc import Iterator, Sequence
@@ -21,6 +22,8 @@ MAGIC = {
     b"ARROW1": "arrow",
 }
 """How a file begins whose name tells nothing."""
+NAMED_BADLY = frozenset({errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ})
+"""What the system says of a name that is empty, too long, or that of a folder and of a file."""
 
 
 def open_source(data: Path, staging: Path, source: dict[str, Any]) -> Reader:
@@ -88,6 +91,10 @@ def unpacked(tar: Path, folder: Path) -> list[Path]:
                 archive.extract(member, folder, filter="data")
     except (tarfile.TarError, EOFError, ValueError) as e:
         raise BadFile(f"the tar cannot be unpacked: {e}") from e
+    except OSError as e:
+        if e.errno not in NAMED_BADLY:
+            raise
+        raise BadFile(f"the tar cannot be unpacked: a member's name is none: {e.strerror}") from e
     os.unlink(tar)
     found = sorted(path for path in folder.iterdir() if not path.name.endswith((IDS_ENDING, METADATA_ENDING)))
     if not found:

@@ -1,5 +1,7 @@
 """Ids and metadata in files beside vectors whose format holds neither."""
 
+import io
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -96,3 +98,14 @@ def test_a_reader_that_cannot_be_had_is_closed(tmp_path: Path) -> None:
         sidecars.read_beside(reader, tmp_path / "none", None)
     with pytest.raises(ValueError, match="closed"):
         next(reader.batches(3))
+
+
+@pytest.mark.parametrize("names", [["\0"], ["x" * 300], ["a", "a/b"], ["a/b", "a"], ["../x.npy"], ["/x.npy"]])
+def test_a_tar_whose_names_are_none(names: list[str], tmp_path: Path) -> None:
+    """What the system says of a name is the file's fault, not the disk's."""
+    with tarfile.open(tmp_path / "sent.tar", "w", format=tarfile.GNU_FORMAT) as archive:
+        for name in names:
+            archive.addfile(tarfile.TarInfo(name), io.BytesIO())
+    with pytest.raises(BadFile):
+        open_files(unpacked(tmp_path / "sent.tar", tmp_path / "there"), None, None, None, ReadOptions())
+    assert {path.name for path in tmp_path.iterdir()} <= {"sent.tar", "there"}
