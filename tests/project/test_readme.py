@@ -50,6 +50,14 @@ def test_what_other_pages_do_with_words(demo: Server, tmp_path: Path, page: str)
         pages.assert_as_shown(ran)
 
 
+def test_recall_from_python(demo: Server) -> None:
+    [text] = [b.text for b in pages.blocks((ROOT / "docs" / "recall.md").read_text("utf-8")) if b.kind == "python"]
+    with Client(demo.url) as client:
+        queries = client.collection("words").fetch(list(range(1, 11))).vectors
+        truth = client.collection("words").search(queries, k=10, exact=True).ids.tolist()
+        exec(text, {"client": client, "vector": queries[0], "queries": queries, "ids": truth})
+
+
 @pytest.mark.parametrize("page", sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]), ids=lambda page: page.name)
 def test_links_lead_somewhere(page: Path) -> None:
     for target in LINK.findall(page.read_text("utf-8")):
