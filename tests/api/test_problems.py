@@ -3,17 +3,22 @@
 import asyncio
 import logging
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import httpx
 import orjson
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
 from app.api import refusals
+from app.api.application import create_app
 from app.api.problems import TABLE, code_of, refusal_response
 from app.api.request_ids import RequestIds
 from app.engine import errors
+from app.engine.engine import LocalEngine
 from app.engine.errors import Fault, Refused
+from app.settings import load
 
 EXPECTED = {
     400: {"malformed-body", "malformed-request"},
@@ -124,6 +129,22 @@ def test_the_unexpected_shows_an_id_and_logs_the_stack(caplog: pytest.LogCapture
     assert headers[b"x-request-id"] == b"my-id-1"
     assert b"secret words" not in body and b"Traceback" not in body
     assert "my-id-1" in caplog.text and "ZeroDivisionError: secret words" in caplog.text
+
+
+def test_the_unexpected_in_a_route_of_fastapis_is_answered_so_too(tmp_path: Path) -> None:
+    settings = load({"data": str(tmp_path)}, {})
+    app = create_app(LocalEngine(tmp_path, settings), settings)
+
+    @app.get("/broken")
+    async def broken() -> None:
+        raise ZeroDivisionError
+
+    async def asked() -> httpx.Response:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://x") as client:
+            return await client.get("/broken")
+
+    response = asyncio.run(asked())
+    assert (response.status_code, response.json()["type"]) == (500, "/problems/internal-error")
 
 
 @pytest.mark.parametrize("given", [b"", b"a b", b"a\nb", "é".encode(), b"x" * 129, b'"><script>'])
