@@ -26,6 +26,9 @@ _COLLECTION_FILE: Final = f"{CATALOGUE_NAME}|{SEGMENTS_NAME}/[0-9]{{6,19}}-{_UUI
 PATH: Final = re.compile(f"{REGISTRY_NAME}|{COLLECTIONS_NAME}/{_UUID}/({_COLLECTION_FILE})")
 NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 """Of collections and snapshots. A recovered collection is named so too."""
+TIME: Final = re.compile(r"[0-9]{4}(-[0-9]{2}){2}T([0-9]{2}:){2}[0-9]{2}Z")
+"""As `catalogue.now` gives it. What comes from outside is shown to clients: other text might not even be UTF-8."""
+NUMBERS: Final = range(1 << 63)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +106,9 @@ def _fault(m: Manifest) -> str:
     """Why no snapshot of ours is described so; empty: one can be. Raises TypeError for values of other types."""
     if not all(NAME.fullmatch(name) for name in (m.name, *(c.name for c in m.collections))):
         return "has a name that is none"
-    if not all(isinstance(n, int) and n >= 0 for n in [*(f.bytes for f in m.files), *(c.live for c in m.collections)]):
+    if not all(
+        type(n) is int and n in NUMBERS for n in [*(f.bytes for f in m.files), *(c.live for c in m.collections)]
+    ):
         return "has a number that is none"
     paths = {f.path for f in m.files}
     bad = next((p for p in sorted(paths) if PATH.fullmatch(p) is None), None)
@@ -117,7 +122,7 @@ def _fault(m: Manifest) -> str:
     folders = {p.rpartition(f"/{SEGMENTS_NAME}/")[0] for p in paths if f"/{SEGMENTS_NAME}/" in p}
     if not folders <= {c.folder for c in m.collections}:
         return "names segments of no collection"
-    return "" if isinstance(m.created, str) and len(m.created) <= 40 else "says no time"
+    return "" if TIME.fullmatch(m.created) else "says no time"
 
 
 def read(snapshot: Path) -> Manifest:

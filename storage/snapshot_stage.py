@@ -89,6 +89,8 @@ def _own(folder: Path, name: str, whole: Manifest, content: Content, trusted: bo
     with closing(Database(folder / CATALOGUE_NAME, catalogue.APPLICATION_ID)) as db:
         _vet(db)
         catalogue.upgrade(db, name)
+        if catalogue.read_state(db).live != content.live:
+            raise Damaged(f"the catalogue of {content.name} does not have the {content.live} rows of the manifest")
         hit(OWN)
         with db.writing():
             if not trusted:

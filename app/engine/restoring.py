@@ -81,4 +81,6 @@ def is_possible(s: Settings) -> bool:
         and spec["kind"] in get_args(IndexKind)
         and isinstance(spec["params"], dict)
         and all(isinstance(value, int) for value in spec["params"].values())
+        and isinstance(s.created, str)
+        and manifest.TIME.fullmatch(s.created) is not None
     )

@@ -18,7 +18,7 @@ from app.engine.recovery import recover
 from app.engine.restoring import is_possible, judged
 from app.restoring import answer
 from storage import errors, manifest, snapshot_tar
-from storage.catalogue import Settings
+from storage.catalogue import Settings, now
 from storage.check import check
 from storage.hashing import file_xxh3, hex16
 from storage.layout import SEGMENTS_NAME
@@ -198,6 +198,9 @@ HOSTILE: dict[str, Callable[[Members], object]] = {
     "a file named twice": with_manifest(lambda b: b["files"].append(b["files"][0])),
     "a negative length": with_manifest(lambda b: b["files"][0].__setitem__("bytes", -1)),
     "a length that is none": with_manifest(lambda b: b["files"][0].__setitem__("bytes", 1e9)),
+    "a count that no answer can hold": with_manifest(lambda b: b["collections"][0].__setitem__("live", 1 << 63)),
+    "a count that is none": with_manifest(lambda b: b["collections"][0].__setitem__("live", True)),
+    "a time that no answer can hold": with_manifest(lambda b: b.__setitem__("created", "\ud800")),
     "no collections": with_manifest(lambda b: b.__setitem__("collections", [])),
     "no files": with_manifest(lambda b: b.__setitem__("files", [])),
     "lists for names": with_manifest(lambda b: b.__setitem__("name", ["monday"])),
@@ -255,7 +258,8 @@ KEYS = ("name", "created", "collections", "files", "version")
 @settings(max_examples=100, deadline=None)
 @given(st.dictionaries(st.sampled_from(KEYS), JSON), st.binary(max_size=200))
 def test_manifests_of_anything(body: dict[str, Any], noise: bytes) -> None:
-    full = {"format": manifest.FORMAT, "version": 1, "name": "a", "created": "", "collections": [], "files": []} | body
+    full: dict[str, Any] = {"format": manifest.FORMAT, "version": 1, "name": "a", "created": now()}
+    full |= {"collections": [], "files": []} | body
     for raw in (json.dumps({**full, "xxh3": manifest._checksum(full)}).encode(), noise):
         with pytest.raises(errors.Damaged):
             manifest.parse(raw)
@@ -305,6 +309,8 @@ CRAFTED = {
     "marked as dropped": statements("UPDATE state SET dropped = 1"),
     "another application's": statements("PRAGMA application_id = 7"),
     "of a later version": statements("PRAGMA user_version = 99"),
+    "another count than the manifest's": statements("UPDATE state SET live = live + 1"),
+    "a time that is none": statements("UPDATE settings SET created = x'ff'"),
     "a page of noise": lambda db: None,
 }
 
@@ -327,8 +333,8 @@ def test_a_catalogue_that_none_of_ours_has_written(taken: Path, tmp_path: Path, 
 
 def test_settings_that_a_client_can_give_are_taken() -> None:
     auto = {"kind": "auto", "params": {}}
-    dense = Settings(65_536, "cosine", "float16", "auto", 1.0, {"kind": "ivf", "params": {"nlist": 4}}, "")
-    sparse = Settings(10_000_000, "dot", "float32", "str", 0.95, auto, "", sparse=True)
+    dense = Settings(65_536, "cosine", "float16", "auto", 1.0, {"kind": "ivf", "params": {"nlist": 4}}, now())
+    sparse = Settings(10_000_000, "dot", "float32", "str", 0.95, auto, now(), sparse=True)
     assert is_possible(dense) and is_possible(sparse)
     assert not is_possible(replace(sparse, sparse=False)) and not is_possible(replace(dense, recall=0.0))
 
