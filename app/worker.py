@@ -42,6 +42,8 @@ COLLECTOR = "OTEL_EXPORTER_OTLP_ENDPOINT"
 REPORT_AGAIN_S = 0.05
 OTHER_DESCRIPTORS = 512
 """Of a worker, for files and what else is no connection."""
+LAST_HANDSHAKE_S = 1.0
+"""For TLS handshakes under way when we are told to stop: else one silent client would outlast the drain."""
 
 
 class DealtServer(uvicorn.Server):
@@ -184,7 +186,9 @@ class DealtServer(uvicorn.Server):
         self._receive()
         asyncio.get_running_loop().remove_reader(self.channel)
         if self._adopting:
-            await asyncio.wait(self._adopting)
+            _, silent = await asyncio.wait(self._adopting, timeout=LAST_HANDSHAKE_S)
+            for task in silent:
+                task.cancel()
         await super().shutdown(sockets)
         await self.engine.close()
 

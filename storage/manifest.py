@@ -106,9 +106,8 @@ def _fault(m: Manifest) -> str:
     """Why no snapshot of ours is described so; empty: one can be. Raises TypeError for values of other types."""
     if not all(NAME.fullmatch(name) for name in (m.name, *(c.name for c in m.collections))):
         return "has a name that is none"
-    if not all(
-        type(n) is int and n in NUMBERS for n in [*(f.bytes for f in m.files), *(c.live for c in m.collections)]
-    ):
+    numbers = [*(f.bytes for f in m.files), *(c.live for c in m.collections)]
+    if not all(type(n) is int and n in NUMBERS for n in numbers):
         return "has a number that is none"
     paths = {f.path for f in m.files}
     bad = next((p for p in sorted(paths) if PATH.fullmatch(p) is None), None)

@@ -122,6 +122,18 @@ def test_a_renewed_certificate_is_taken_up(server: TlsServer) -> None:
         assert client.get("/livez").status_code == 200
 
 
+def test_who_never_shakes_hands_delays_no_stop(server: TlsServer) -> None:
+    """The last test that asks this server: it is stopped, and started again for its folder to be looked at."""
+    with socket.create_connection((HOST, server.port), timeout=30):
+        time.sleep(0.5)  # until a worker has it
+        begun = time.monotonic()
+        server.stop()
+        took_s = time.monotonic() - begun
+    assert "killing worker" not in server.log_tail()
+    server.start()
+    assert took_s < 7
+
+
 def test_files_that_are_no_certificate(tmp_path: Path) -> None:
     certificate(tmp_path, 1)
     cert, key = str(tmp_path / "cert.pem"), str(tmp_path / "key.pem")
