@@ -1,7 +1,7 @@
 """`make fuzz`: the reference tried by schemathesis with 10,000 cases on one server, and every decoder of bytes from
-outside with mutants of sound input. Ends with 1 where anything was found.
+outside with mutants of sound input, requests as bytes among them. Ends with 1 where anything was found.
 
-    python -m benchmarks.fuzz [--cases 240] [--dear-cases 60] [--mutants 1000] [--seed 1] [--keep FOLDER]
+    python -m benchmarks.fuzz [--cases 240] [--dear-cases 60] [--raw 3000] [--mutants 1000] [--seed 1] [--keep FOLDER]
 
 Said of the server: cases by operation and what they were answered, and the private memory of its workers before,
 meanwhile and after.
@@ -16,7 +16,8 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tests.fuzz.reference import ENV, Tried, attempt
+from tests.fuzz import raw
+from tests.fuzz.reference import ENV, PATIENT, Tried, attempt, private_bytes
 from tests.harness import ROOT, Server
 
 WANTED = 10_000
@@ -40,6 +41,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--cases", type=int, default=240, help="of each operation, beside examples and edges")
     parser.add_argument("--dear-cases", type=int, default=60, help="of those that take a process each")
     parser.add_argument("--mutants", type=int, default=1000, help="of each decoder")
+    parser.add_argument("--raw", type=int, default=3000, help="requests as bytes, nearly right")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--keep", type=Path, help="a folder for the data, the log and schemathesis' reports")
     return parser.parse_args()
@@ -55,13 +57,18 @@ def reference(given: argparse.Namespace, folder: Path) -> bool:
     }
     folder.mkdir(parents=True, exist_ok=True)
     # Leaving it asserts that its log has no stack, that it ends well and that its data folder is sound.
-    with Server(folder / "data", env=ENV) as server, ThreadPoolExecutor() as pool:
+    with Server(folder / "data", env=ENV | PATIENT) as server, ThreadPoolExecutor() as pool:
         begun = [
             pool.submit(attempt, server, folder / name, ["--no-shrink", *options], given.seed)
             for name, options in runs.items()
         ]
         tried = dict(zip(runs, (one.result() for one in begun), strict=True))
         found = [told(name, one) for name, one in tried.items()]
+        memory = private_bytes(server)
+        print(
+            f"\nrequests that no library would send: {dict(sorted(raw.attempt(server, given.raw, given.seed).items()))}"
+        )
+        print(f"private memory after them: {private_bytes(server) - memory >> 10} KiB more")
     cases = sum(one.cases for one in tried.values())
     print(f"\n{cases:,} cases (wanted: {WANTED:,})")
     return any(found) or cases < WANTED or grown(tried["cheap"])

@@ -23,6 +23,8 @@ SNAPSHOT = "snapshot.tar"
 REPORT = "report.json"
 KEY = "fuzz-" + "k" * 40
 ENV = SMALL | {"SEEDVEC_API_KEY": KEY}
+PATIENT = {"SEEDVEC_HEADER_S": "2", "SEEDVEC_BODY_S": "2"}
+"""For so long a request waits that lacks its end."""
 CONFIG = ROOT / "tests/fuzz/schemathesis.toml"
 COLLECTIONS = {"colours": "int", "words": "str", "bags": "str"}
 """Name → type of ids; `bags` are sparse. The names of `schemathesis.toml`; the first is that of the examples."""
