@@ -8,6 +8,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, get_args
 
+import msgspec
+
 from app.engine.recovery import recover
 from app.engine.types import DIMENSION_MAX, SPARSE_DIMENSION_MAX, Dtype, IdType, IndexKind, Metric
 from storage import catalogue, errors, manifest, snapshot_files, snapshot_stage
@@ -19,6 +21,10 @@ from storage.registry import Registry
 
 MAX_TOLD = 3
 """Findings that a refusal shows."""
+COUNTERS = frozenset(catalogue.STATE_COLUMNS) - {"uuid", "name"}
+COUNTED = 1 << 62
+"""No counter comes so far, but for the next id, which a client's ids advance."""
+_DOCUMENT = msgspec.json.Decoder(dict[str, Any])
 
 
 def judged(data: Path, snapshot: Path, wanted: Mapping[str, str], trusted: bool) -> Path:
@@ -31,14 +37,14 @@ def judged(data: Path, snapshot: Path, wanted: Mapping[str, str], trusted: bool)
     contents = {content.name: content for content in whole.collections}
     root = snapshot_stage.stage(data, snapshot, whole, {new: contents[old] for new, old in wanted.items()}, trusted)
     try:
-        _judge(root, wanted)
+        _judge(root, wanted, trusted)
     except BaseException:
         snapshot_files.take_away(root)
         raise
     return root
 
 
-def _judge(root: Path, wanted: Mapping[str, str]) -> None:
+def _judge(root: Path, wanted: Mapping[str, str], trusted: bool) -> None:
     """Damaged indexes and columns are forgotten: they are made anew. Imports that were under way are brought to their
     end, or undone; a collection that one was making goes with it, as at any start."""
     recover(root)
@@ -49,7 +55,7 @@ def _judge(root: Path, wanted: Mapping[str, str]) -> None:
     for entry in entries:
         if entry.reason is not None:
             raise errors.Damaged(f"collection {entry.name}: {entry.reason}")
-        _require_settings(DataFolder(root).collection(entry.uuid).catalogue, entry.name)
+        _require_possible(DataFolder(root).collection(entry.uuid).catalogue, entry.name, trusted)
     report = check(root)
     if not report.sound:
         found = [f"{f.where}: {f.what}" for f in report.findings if f.severity == "error"]
@@ -57,12 +63,29 @@ def _judge(root: Path, wanted: Mapping[str, str]) -> None:
         raise errors.Damaged("; ".join(found[:MAX_TOLD]) + more)
 
 
-def _require_settings(path: Path, name: str) -> None:
-    """A collection with settings that nobody can create is none of ours."""
+def _require_possible(path: Path, name: str, trusted: bool) -> None:
+    """A collection that nobody can have made is none of ours."""
     with closing(ReadOnlyDatabase(path, catalogue.APPLICATION_ID, catalogue.VERSION)) as db:
-        stored = catalogue.read_settings(db)
-    if not is_possible(stored):
-        raise errors.Damaged(f"collection {name} has settings that none can have: {stored}")
+        stored, state = catalogue.read_settings(db), catalogue.read_state(db)
+        if not is_possible(stored):
+            raise errors.Damaged(f"collection {name} has settings that none can have: {stored}")
+        if not all(type(getattr(state, counter)) is int for counter in COUNTERS):
+            raise errors.Damaged(f"collection {name} has a counter that is none")
+        if not all(0 <= getattr(state, counter) < COUNTED for counter in COUNTERS - {"next_id"}):
+            raise errors.Damaged(f"collection {name} has counted further than any")
+        if not trusted:
+            _require_documents(db, name)
+
+
+def _require_documents(db: ReadOnlyDatabase, name: str) -> None:
+    """Metadata are handed out, and taken apart for filters, as they are stored."""
+    for key, text in db.execute("SELECT key, json FROM metadata"):
+        try:
+            if type(text) is not bytes:
+                raise ValueError(f"it is {type(text).__name__}")
+            _DOCUMENT.decode(text)
+        except (ValueError, RecursionError) as e:
+            raise errors.Damaged(f"collection {name}: the metadata of key {key} are no JSON object: {e}") from e
 
 
 def is_possible(s: Settings) -> bool:

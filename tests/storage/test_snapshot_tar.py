@@ -311,6 +311,11 @@ CRAFTED = {
     "of a later version": statements("PRAGMA user_version = 99"),
     "another count than the manifest's": statements("UPDATE state SET live = live + 1"),
     "a time that is none": statements("UPDATE settings SET created = x'ff'"),
+    "a counter at its end": statements("UPDATE state SET log_pos = 9223372036854775807"),
+    "a counter that is none": statements("UPDATE state SET next_id = 1e300"),
+    "metadata that are no JSON": statements("UPDATE metadata SET json = x'ff'"),
+    "metadata that are no object": statements("UPDATE metadata SET json = CAST('[1]' AS BLOB)"),
+    "metadata that are a number": statements("UPDATE metadata SET json = 7"),
     "a page of noise": lambda db: None,
 }
 
