@@ -9,7 +9,7 @@ from pathlib import Path
 from app.logs import configure
 from app.settings import SettingError, Settings, add_flags, load, unknown_variables
 from app.supervisor import StartError, serve
-from index.stored import norms
+from index.norms import norms
 from storage.check import check
 from storage.errors import StorageError
 from storage.info import info

@@ -13,8 +13,8 @@ from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from typing import Any
 
-from seedvec.client import default_url
 from seedvec.connection import connect
+from seedvec.health import default_url
 
 COMMANDS = {
     "snapshot": "take a snapshot of a server's collections, and download it",

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from seedvec.client import default_url
 from seedvec.connection import connect
 from seedvec.files import format_by_name
+from seedvec.health import default_url
 from seedvec.progress import Bar
 from seedvec.sending import Body, body_of, given_files
 from seedvec.taking import take_file, take_tar

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from index.stored import Rows, norms
+from index.norms import Rows, norms
 from storage import atomic
 from storage.hashing import hex16
 from storage.layout import SEGMENTS_NAME, segment_name

@@ -7,9 +7,10 @@ from numpy.typing import NDArray
 
 from app.engine.first_ids import of_ids
 from index.contract import Metric, Vectors
+from index.norms import Rows, norms
 from index.sparse import SparseVectors
 from index.sparse_distance import squares
-from index.stored import Rows, Stored, norms
+from index.stored import Stored
 from seedvec.sparse import SparseRows
 
 FIRST_CAPACITY = 256

@@ -13,7 +13,7 @@ from app.engine import errors
 from app.engine.errors import Fault
 from app.engine.sparse_places import finite_rows, ordered, wrong_kind
 from app.engine.types import Rows, Vectors
-from index.stored import norms
+from index.norms import norms
 from seedvec.sparse import SparseRows
 from storage.catalogue import Settings
 from storage.writes import Batch

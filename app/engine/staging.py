@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from app.engine.files import write_sealed
 from app.engine.intake import last_of_each
-from index.stored import norms
+from index.norms import norms
 from seedvec.sparse import SparseRows, concatenate
 from storage import atomic
 from storage.catalogue import Settings

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from index.stored import norms
+from index.norms import norms
 from seedvec.sparse import SparseRows
 from storage import atomic, catalogue
 from storage.catalogue import IndexRow, SegmentRow, Settings

@@ -12,7 +12,7 @@ import pytest
 import scipy.sparse
 
 from app.cli import main
-from index.stored import norms
+from index.norms import norms
 from seedvec import segment as fmt
 from seedvec.pending_vectors import decode, encode, is_whole
 from seedvec.segment import SegmentError, open_segment
