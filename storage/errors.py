@@ -9,6 +9,7 @@ StorageError
 ├── IdsExhausted       no int id is left to assign
 ├── PendingFull        too much waits to be sealed; nothing was written
 ├── KeyReused          an idempotency key came again with another request
+├── NotEmpty           what only an empty collection may take came to one that is not
 ├── Stale              what a background job worked on is no longer there
 ├── NoSpace            the disk is full; nothing was written
 ├── DiskFailed         the disk cannot be read or written; nothing was written
@@ -65,6 +66,10 @@ class PendingFull(StorageError):
 
 
 class KeyReused(StorageError):
+    pass
+
+
+class NotEmpty(StorageError):
     pass
 
 

@@ -117,8 +117,11 @@ class Import:
 
     def begin(self, mode: Mode, rows: int | None, made: bool, key: Key | None = None) -> Answer | None:
         """The stored answer where the key was seen with the same request; None: the import is under way from now on.
+        One that is sent again while the first is still under way waits for what becomes of that.
 
         Raises KeyReused."""
+        if key is not None:
+            self._turns.hold(key[0])
         with self._turn() as turn:
             answered = turn.answered(*key) if key is not None else None
             if answered is not None:
@@ -180,11 +183,16 @@ class Import:
 
     # ---------------------------------------------------------------- making it real
 
-    def commit(self, segments: Sequence[Finished], answer: Answer, key: Key | None = None) -> None:
+    def commit(
+        self, segments: Sequence[Finished], answer: Answer, key: Key | None = None, *, only_if_empty: bool = False
+    ) -> None:
         """An add's one moment: from here on all its rows are there. Raises IdsTaken (row -1) where others have written
-        one of its ids meanwhile, and Stale where it was undone."""
+        one of its ids meanwhile, NotEmpty where they have written anything and nothing may be there, and Stale where it
+        was undone."""
         with self._turn() as turn:
             mine = self._mine(turn)
+            if only_if_empty and turn.state.live:
+                raise errors.NotEmpty(self._folder.name)
             if mine.taken is not None:
                 raise errors.IdsTaken([(-1, mine.taken)])
             for segment in segments:

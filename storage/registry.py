@@ -163,10 +163,11 @@ class Registry:
         cannot be written, the mark is taken back, so that a drop that was refused has done nothing.
         """
         folder = self.folder(uuid)
-        self._refuse_aliased(name)  # before anything is marked; again inside the transaction, where it counts
         usable = catalogue_is_usable(folder)
-        marked = usable and mark_dropped(folder)
+        marked = False
         try:
+            self._refuse_aliased(name)  # before anything is marked; again inside the transaction, where it counts
+            marked = usable and mark_dropped(folder)
             hit(MARKED_DROPPED)
             with self._db.writing():
                 self._refuse_aliased(name)

@@ -16,6 +16,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import xxhash
+
 from storage.catalogue import State
 from storage.remembered import remember
 
@@ -53,6 +55,11 @@ class Turns:
             begun = time.monotonic()
             yield
         time.sleep(min(time.monotonic() - begun, 1.0))
+
+    def hold(self, key: str) -> None:
+        """Waits until no other process holds that key, and holds it until this is closed, or the process is gone: a
+        lock on one byte of the file's range, which is no part of its content."""
+        fcntl.lockf(self._fd, fcntl.LOCK_EX, 1, xxhash.xxh3_64_intdigest(key.encode()) >> 1)
 
     def remember(self, state: State) -> None:
         """Within a turn, after its transaction: see `storage/remembered.py`."""

@@ -26,12 +26,12 @@ from seedvec.sparse import SparseRows
 from storage import catalogue
 from storage.catalogue import Settings
 from storage.database import Database
-from storage.errors import Dropped, StorageError
+from storage.errors import Dropped, NotEmpty, StorageError
 from storage.files.contract import BadFile, Batch, Outline, Reader, Sparse
 from storage.files.ground_truth import ground_truth
 from storage.imports import Import, ImportRow, read_imports, settle
 from storage.layout import WRITE_LOCK_NAME, DataFolder
-from storage.registry import NameTaken, Registry
+from storage.registry import Aliased, NameTaken, Registry
 from storage.turns import Turns
 
 log = logging.getLogger(__name__)
@@ -153,7 +153,8 @@ def _import(
             except BaseException:
                 staging.abandon()
                 raise
-            answer = _make_real(one, wanted, staging, checking.outcome.json(), foretell)
+            only_if_empty = outline.ids is None and not wanted.append
+            answer = _make_real(one, wanted, staging, checking.outcome.json(), only_if_empty, foretell)
         except BaseException:
             _take_back(wanted, one, folder)
             raise
@@ -211,10 +212,14 @@ def _refuse_at_once(wanted: Wanted, outline: Outline, settings: Settings, live: 
     if outline.ids is None and wanted.mode == "upsert":
         raise errors.Invalid("an upsert wants ids: give ids=, or import with mode=add", [Fault("mode", "wants ids")])
     if outline.ids is None and live and not wanted.append:
-        raise errors.Conflict(
-            f"the file has no ids and collection {wanted.name} is not empty: append=1 adds it all the same "
-            "(an import that is repeated would double it)"
-        )
+        raise _would_double(wanted)
+
+
+def _would_double(wanted: Wanted) -> errors.Conflict:
+    return errors.Conflict(
+        f"the file has no ids and collection {wanted.name} is not empty: append=1 adds it all the same "
+        "(an import that is repeated would double it)"
+    )
 
 
 def _notes(outline: Outline, settings: Settings) -> list[str]:
@@ -283,11 +288,14 @@ def _taken(one: Import, rows: list[tuple[int, Any]]) -> errors.IdExists:
 
 
 def _make_real(
-    one: Import, wanted: Wanted, staging: Staging, answer: dict[str, Any], foretell: Foretell
+    one: Import, wanted: Wanted, staging: Staging, answer: dict[str, Any], only_if_empty: bool, foretell: Foretell
 ) -> dict[str, Any]:
     foretell(answer)
     if wanted.mode == "add":
-        one.commit(staging.done, answer, wanted.key)
+        try:
+            one.commit(staging.done, answer, wanted.key, only_if_empty=only_if_empty)
+        except NotEmpty as e:
+            raise _would_double(wanted) from e
         return answer
     one.decide(staging.done)
     patience = RETRIES
@@ -315,6 +323,8 @@ def _take_back(wanted: Wanted, one: Import, folder: Path) -> None:
         if rows and rows[0].state == "reading" and one.undo():
             with closing(Registry(wanted.data)) as registry:
                 registry.drop(wanted.name, folder.name)
+    except (Aliased, Dropped):
+        pass  # an alias that leads there by now keeps the collection, empty as it is; or all of it has gone
     except (StorageError, OSError) as e:
         log.error("what import %s has staged in %s stays until the next start: %s", one.uuid, wanted.name, e)
 
@@ -470,5 +480,6 @@ def _settle(data: Path, name: str, folder: Path, db: Database, row: ImportRow) -
     log.warning("collection %s: import %s was cut off: it is %s", name, row.uuid, fate)
     with closing(Turns(folder / WRITE_LOCK_NAME)) as turns:
         if settle(folder, db, turns, row):
-            with closing(Registry(data)) as registry, suppress(Dropped):
+            # An alias that leads there by now keeps the collection, empty as it is.
+            with closing(Registry(data)) as registry, suppress(Dropped, Aliased):
                 registry.drop(name, folder.name)

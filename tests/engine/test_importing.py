@@ -291,6 +291,27 @@ def test_one_that_others_have_written_to_meanwhile_stays(rig: Rig) -> None:
         assert list(listed(worker)) == [9000]
 
 
+def test_one_that_an_alias_leads_to_meanwhile_stays(rig: Rig) -> None:
+    def point() -> None:
+        with closing(Registry(rig.data)) as registry:
+            registry.point("ali", "new")
+
+    with pytest.raises(errors.BadFile):
+        bring(rig.data, some(between=once(point), fails_at=16), "new")
+    with closing(open_worker(folder_of(rig.data, "new"))) as worker:
+        assert listed(worker) == {}
+    put_one(folder_of(rig.data, "new"), 1)
+
+
+def test_rows_without_ids_go_into_what_is_empty_when_they_do(rig: Rig, worker: Collection) -> None:
+    """Of two that are under way at once, as a client makes them that gave up waiting, one counts."""
+    file = some(between=once(lambda: put_one(worker.folder, 9000)))
+    file.ids = None
+    with pytest.raises(errors.Conflict):
+        bring(rig.data, file)
+    assert list(listed(worker)) == [9000]
+
+
 def once(act: Callable[[], object]) -> Callable[[], object]:
     left = [act]
     return lambda: left.pop()() if left else None

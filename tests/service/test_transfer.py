@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tarfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +132,19 @@ def test_a_repeated_import_with_its_key_is_done_once(wire: Wire) -> None:
     other = wire.call("POST", path_of("once", "import"), npy(VECTORS), Idempotency_Key="k1")
     assert other.status == 422 and other.json()["type"] == "/problems/idempotency-mismatch"
     assert_holds(wire, "once")
+
+
+def test_a_key_that_comes_again_while_it_is_under_way_waits(server: Server) -> None:
+    big = npy(np.random.default_rng(2).standard_normal((60_000, 64)).astype(np.float32))
+    with ThreadPoolExecutor(3) as clients:
+        sent = [
+            clients.submit(
+                server.wire().ok, 201, "POST", path_of("waiting", "import") + "?append=1", big, Idempotency_Key="k"
+            )
+            for _ in range(3)
+        ]
+        assert len({json.dumps(answer.result()) for answer in sent}) == 1
+    assert Collection(server.wire(), "waiting").describe()["count"] == 60_000
 
 
 def test_rows_that_cannot_be_stored_are_left_out_where_that_is_asked_for(wire: Wire) -> None:
