@@ -3,24 +3,25 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Body, Path
+from pydantic import Field
 from starlette.responses import Response
 
 from app.api import examples
 from app.api.collections import Strict
 from app.api.encode import json_response
 from app.api.ids import check_name, check_new_name, shown
-from app.api.limits import NAME
+from app.api.limits import NAME, NAME_SCHEMA
 from app.api.openapi import answer, problems
 from app.api.rights import needs
 from app.api.strict_route import StrictRoute
 from app.engine.errors import AliasNotFound
 from app.engine.types import Engine
 
-Alias = Annotated[str, Path(description="the alias", examples=[examples.ALIAS])]
+Alias = Annotated[str, Path(description="the alias", examples=[examples.ALIAS], json_schema_extra=NAME_SCHEMA)]
 
 
 class AliasBody(Strict):
-    collection: str
+    collection: str = Field(json_schema_extra=NAME_SCHEMA)
 
 
 def router(engine: Engine) -> APIRouter:

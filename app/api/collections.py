@@ -11,7 +11,7 @@ from starlette.responses import Response
 from app.api import examples
 from app.api.encode import json_response
 from app.api.ids import check_name, check_new_name
-from app.api.limits import DIMENSION_MIN, RECALL_MAX, RECALL_MIN, WAIT_S_DEFAULT, WAIT_S_MAX
+from app.api.limits import DIMENSION_MIN, NAME_SCHEMA, RECALL_MAX, RECALL_MIN, WAIT_S_DEFAULT, WAIT_S_MAX
 from app.api.openapi import answer, problems
 from app.api.rights import key_of, needs
 from app.api.strict_route import StrictRoute
@@ -29,7 +29,9 @@ from app.engine.types import (
     Metric,
 )
 
-Name = Annotated[str, Path(description="the collection's name", examples=[examples.COLLECTION])]
+Name = Annotated[
+    str, Path(description="the collection's name", examples=[examples.COLLECTION], json_schema_extra=NAME_SCHEMA)
+]
 Recall = Annotated[float, Field(ge=RECALL_MIN, le=RECALL_MAX, allow_inf_nan=False)]
 
 

@@ -4,6 +4,7 @@ Those that only say how much one request may be are settings, in `current`; the 
 """
 
 import re
+from typing import Any
 
 from app.engine.filters.parse import MAX_DEPTH, MAX_NODES, MAX_VALUES
 from app.engine.sparse_places import NUMBERS_MAX
@@ -29,6 +30,8 @@ NPZ_ID_BYTES_MAX = 64
 
 NAME_PATTERN = "[a-z0-9][a-z0-9_-]{0,62}"
 NAME = re.compile(NAME_PATTERN)
+NAME_SCHEMA: dict[str, Any] = {"pattern": f"^{NAME_PATTERN}$"}
+"""For the reference. What does not match is refused in words of ours, or is no name of anything: 404."""
 SNAPSHOT_COLLECTIONS_MAX = 1_000
 """Named in one snapshot or restore: all of them are opened at once."""
 IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")

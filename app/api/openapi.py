@@ -193,7 +193,7 @@ def _content(operation: Operation) -> Json:
 
 
 def _parameters(path: str, operation: Operation, components: Json) -> list[Json]:
-    parameters = [_path_parameter("collection", "the collection's name", examples.COLLECTION)]
+    parameters = [_path_parameter("collection", "the collection's name", examples.COLLECTION, limits.NAME_SCHEMA)]
     if "{id}" in path:
         parameters.append(_path_parameter("id", "the item's id, percent-encoded where it must be", str(examples.ID)))
     if operation.query is not None:
@@ -207,12 +207,12 @@ def _parameters(path: str, operation: Operation, components: Json) -> list[Json]
     return parameters
 
 
-def _path_parameter(name: str, description: str, example: str) -> Json:
+def _path_parameter(name: str, description: str, example: str, bounds: Json | None = None) -> Json:
     return {
         "name": name,
         "in": "path",
         "required": True,
         "description": description,
-        "schema": {"type": "string"},
+        "schema": {"type": "string", **(bounds or {})},
         "example": example,
     }

@@ -11,7 +11,7 @@ from app.api import examples
 from app.api.collections import Strict
 from app.api.encode import json_response
 from app.api.ids import check_name, check_new_name, shown
-from app.api.limits import NAME, SNAPSHOT_COLLECTIONS_MAX
+from app.api.limits import NAME, NAME_SCHEMA, SNAPSHOT_COLLECTIONS_MAX
 from app.api.openapi import Json, Responses, answer, problems
 from app.api.refusals import UnsupportedMediaType
 from app.api.rights import needs
@@ -24,17 +24,20 @@ TAR_TYPES = ("", TAR, "application/tar", "application/octet-stream")
 """What `curl -T` sends, nothing, is taken too."""
 BINARY: Json = {TAR: {"schema": {"type": "string", "format": "binary"}}}
 DOWNLOADED: Responses = {200: {"description": "The tar", "content": BINARY}}
-Name = Annotated[str, Path(description="the snapshot's name", examples=[examples.SNAPSHOT])]
-Names = Annotated[list[str], Field(min_length=1, max_length=SNAPSHOT_COLLECTIONS_MAX)]
+Name = Annotated[
+    str, Path(description="the snapshot's name", examples=[examples.SNAPSHOT], json_schema_extra=NAME_SCHEMA)
+]
+NewName = Annotated[str, Field(json_schema_extra=NAME_SCHEMA)]
+Names = Annotated[list[NewName], Field(min_length=1, max_length=SNAPSHOT_COLLECTIONS_MAX)]
 
 
 class TakeBody(Strict):
-    name: str
+    name: NewName
     collections: Names | None = Field(default=None, description="names or aliases; left out: all collections")
 
 
 class RestoreBody(Strict):
-    as_: str | None = Field(default=None, alias="as", description="the new name, of one collection alone")
+    as_: NewName | None = Field(default=None, alias="as", description="the new name, of one collection alone")
     replace: bool = Field(default=False, description="take the place of a collection of that name")
     collections: Names | None = Field(default=None, description="of the snapshot; left out: all of it")
 

@@ -13,6 +13,7 @@ from app.api import examples
 from app.api.encode import json_response
 from app.api.ids import check_name
 from app.api.json_in import decode
+from app.api.limits import NAME_SCHEMA
 from app.api.problems import problem_json, request_id
 from app.api.resource import Call, Operation, Resource
 from app.api.rights import require
@@ -39,7 +40,7 @@ class ExportQuery(Struct, forbid_unknown_fields=True):
 class CopyBody(Struct, forbid_unknown_fields=True, rename={"source": "from"}):
     """All items of another collection, as they stand now, with their ids and metadata."""
 
-    source: str
+    source: Annotated[str, Meta(extra_json_schema=NAME_SCHEMA)]
     mode: Literal["add", "upsert"] = "add"
 
 

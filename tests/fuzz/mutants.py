@@ -133,7 +133,7 @@ def _flip(place: tuple[str, int], bit: int) -> Change:
 def _number(place: tuple[str, int], kind: str, big: bool, value: int) -> Change:
     """A number of that width written over what stands there, the edges of each kind among them."""
     width = struct.calcsize(kind)
-    raw = (value % 2 ** (8 * width)).to_bytes(width, "big" if big else "little")
+    raw: bytes = (value % 2 ** (8 * width)).to_bytes(width, "big" if big else "little")
 
     def act(data: bytes) -> bytes:
         at = min(_at(data, place), max(0, len(data) - width))
