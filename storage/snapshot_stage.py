@@ -4,6 +4,7 @@ The snapshot itself is only read. Segments are linked; the catalogue is copied, 
 folder's own. What came from outside is believed in nothing: see `_vet`.
 """
 
+import re
 import shutil
 import uuid
 from collections.abc import Mapping
@@ -36,6 +37,7 @@ OWN: Final = declare("restore.own")
 PLACE: Final = declare("restore.place")
 PLACE_FSYNC: Final = declare("restore.place_fsync")
 INDEX_SUFFIX: Final = ".faiss"
+PLAIN: Final = re.compile(r"CREATE (TABLE|INDEX) [^()]*\([^()]*\)[^()]*")
 
 
 def stage(data: Path, snapshot: Path, whole: Manifest, wanted: Mapping[str, Content], trusted: bool) -> Path:
@@ -107,11 +109,12 @@ def _own(folder: Path, name: str, whole: Manifest, content: Content, trusted: bo
 
 
 def _vet(db: Database) -> None:
-    """Refuses what would run: a catalogue has tables and their indexes, no triggers, views or virtual tables."""
+    """Refuses what would run: a catalogue has tables and their indexes, no triggers, views or virtual tables, and no
+    checks, generated columns or indexes of expressions: all of these need another pair of parentheses."""
     db.connection.config(apsw.SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0)
     db.connection.config(apsw.SQLITE_DBCONFIG_ENABLE_TRIGGER, 0)
     for kind, name, sql in db.execute("SELECT type, name, sql FROM sqlite_master"):
-        if kind not in ("table", "index") or str(sql or "").upper().startswith("CREATE VIRTUAL"):
+        if kind not in ("table", "index") or (sql is not None and PLAIN.fullmatch(sql) is None):
             raise Damaged(f"{db.path.name} is no catalogue of ours: it has a {kind} {str(name)[:80]!r}")
 
 
