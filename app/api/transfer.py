@@ -18,7 +18,7 @@ from app.api.problems import problem_json, request_id
 from app.api.resource import Call, Operation, Resource
 from app.api.rights import require
 from app.api.streamed import StreamedResponse
-from app.api.transfer_in import TAR, ImportQuery, body_size, import_asked, uploads
+from app.api.transfer_in import TAR, ImportQuery, body_size, idempotency, import_asked, uploads
 from app.engine.errors import Refused
 from app.engine.types import Engine, ExportAsked
 
@@ -76,7 +76,8 @@ async def copy(call: Call) -> Response:
     given = decode(_COPY, body)
     source = check_name(given.source)
     require(call.scope, "read", source)
-    return await _told(call, call.engine.copy(call.name, source, given.mode))
+    once = idempotency(call, bytes(body))
+    return await _told(call, call.engine.copy(call.name, source, given.mode, once))
 
 
 async def _told(call: Call, events: Events) -> Response:
@@ -192,7 +193,7 @@ COPY = Operation(
     {"extend": examples.COPY},
     answers=(NDJSON,),
     description="On the server, with ids and metadata, as they stand now, all or nothing. An id that exists here "
-    "refuses the copy, unless `mode` is `upsert`.",
+    "refuses the copy, unless `mode` is `upsert`. An `Idempotency-Key` makes it safe to send again.",
     tag="files",
 )
 TRUNCATE = Operation(

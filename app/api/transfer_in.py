@@ -13,7 +13,7 @@ from app.api.multipart import Part, boundary_of, parts
 from app.api.refusals import UnsupportedMediaType, one
 from app.api.resource import Call
 from app.engine.errors import Invalid, Malformed
-from app.engine.types import ImportAsked, Upload
+from app.engine.types import Idempotency, ImportAsked, Upload
 
 MULTIPART = "multipart/form-data"
 TAR = "application/x-tar"
@@ -53,20 +53,26 @@ def import_asked(call: Call) -> ImportAsked:
     shape = None if query.shape is UNSET else tuple(int(part) for part in query.shape.split(","))
     if shape is not None and any(n < 1 for n in shape[1:]):
         raise one(Invalid, "shape", "only the first number, of the rows, may be -1 (as many as there are) or 0")
-    key = call.header(b"idempotency-key")
-    if key is not None and IDEMPOTENCY_KEY.fullmatch(key) is None:
-        raise one(Invalid, "Idempotency-Key", "must be 1 to 255 printable ASCII characters without spaces")
-    request = xxhash.xxh3_64(call.scope["path"].encode() + b"\0" + call.scope["query_string"]).hexdigest()
+    once = idempotency(call, call.scope["query_string"])
     return ImportAsked(
         mode=query.mode,
         bad=query.bad,
         shape=shape,
         flatten=bool(query.flatten),
         append=bool(query.append),
-        key=key,
-        request=request,
+        once=once,
         **given,
     )
+
+
+def idempotency(call: Call, said: bytes) -> Idempotency | None:
+    """said: what the request says besides its path. Raises Invalid."""
+    key = call.header(b"idempotency-key")
+    if key is None:
+        return None
+    if IDEMPOTENCY_KEY.fullmatch(key) is None:
+        raise one(Invalid, "Idempotency-Key", "must be 1 to 255 printable ASCII characters without spaces")
+    return Idempotency(key, xxhash.xxh3_64(call.scope["path"].encode() + b"\0" + said).hexdigest())
 
 
 def body_size(call: Call) -> int | None:

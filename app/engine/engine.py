@@ -442,9 +442,11 @@ class LocalEngine:
             folder = None
         return self._transfers.import_file(name, folder, asked, uploads, size)
 
-    def copy(self, name: str, source: str, mode: Literal["add", "upsert"]) -> AsyncGenerator[dict[str, Any], None]:
+    def copy(
+        self, name: str, source: str, mode: Literal["add", "upsert"], once: Idempotency | None
+    ) -> AsyncGenerator[dict[str, Any], None]:
         self._collection(source).view()
-        return self._transfers.copy(name, self._collection(name).folder, source, mode)
+        return self._transfers.copy(name, self._collection(name).folder, source, mode, once)
 
     async def export(self, name: str, asked: ExportAsked) -> Exported:
         self._collection(name).view()

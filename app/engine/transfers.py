@@ -27,7 +27,7 @@ from app.engine.errors import Fault
 from app.engine.importing import hold, settle_own
 from app.engine.told import refused_from
 from app.engine.translate import translated
-from app.engine.types import ExportAsked, Exported, ImportAsked, Upload
+from app.engine.types import ExportAsked, Exported, Idempotency, ImportAsked, Upload
 from storage.errors import StorageError
 from storage.failpoints import declare, hit
 from storage.layout import DataFolder
@@ -38,7 +38,9 @@ SPOOL = declare("import.spool")
 AT_ONCE = 8
 """Files on their way through one worker, each with a process of its own."""
 WRITE_BYTES = 4 << 20
-"""Gathered before a thread writes them."""
+WRITE_PARTS = 1024
+"""So much is gathered before a thread writes it, as it came: each copy less is a tenth of what the body costs. The
+system takes no more parts at once, and a client may send a byte at a time."""
 PIPE_BYTES = 1 << 20
 """Of what a child writes, on its way: with the usual 64 KiB the two would wait for each other all the time."""
 LINE_BYTES = 1 << 20
@@ -99,20 +101,22 @@ class Transfers:
                 **self._order(name, folder, staging, asked.mode),
                 "bad": asked.bad,
                 "append": asked.append,
-                "key": None if asked.key is None else (asked.key, asked.request + spool.digest()),
+                "key": _key(asked.once, spool.digest()),
                 "source": source,
                 "input_bytes": spool.bytes,
             }
             async for event in self._run(process, name, folder, order):
                 yield event
 
-    async def copy(self, name: str, folder: Path, source: str, mode: str) -> AsyncGenerator[dict[str, Any], None]:
+    async def copy(
+        self, name: str, folder: Path, source: str, mode: str, once: Idempotency | None
+    ) -> AsyncGenerator[dict[str, Any], None]:
         async with self.staging() as staging, _reading(staging) as process:
             order = {
                 **self._order(name, folder, staging, mode),
                 "bad": "fail",
                 "append": True,
-                "key": None,
+                "key": _key(once),
                 "source": {"collection": source},
                 "input_bytes": 0,
             }
@@ -198,6 +202,11 @@ class Transfers:
             if foretold:
                 raise errors.OutcomeUnknown("the import was cut off at its end: it may be there or not") from e
             return False
+
+
+def _key(once: Idempotency | None, body: str = "") -> tuple[str, str] | None:
+    """body: its hash, where the request's is not of it yet."""
+    return None if once is None else (once.key, once.request + body)
 
 
 @asynccontextmanager
@@ -292,28 +301,35 @@ class Spool:
         files.append(path)
         self._hash.update(f"{upload.part}\0{upload.name}\0".encode())
         with path.open("wb", buffering=0) as file:
-            held = bytearray()
+            held: list[bytes] = []
+            size = 0
             # One part is written while the next comes in.
             writing = asyncio.ensure_future(asyncio.sleep(0))
             try:
                 async for chunk in upload.chunks:
-                    held += chunk
-                    if len(held) >= WRITE_BYTES:
+                    held.append(chunk)
+                    size += len(chunk)
+                    if size >= WRITE_BYTES or len(held) >= WRITE_PARTS:
                         await writing
-                        writing = asyncio.ensure_future(asyncio.to_thread(self._write, file, held))
-                        held = bytearray()
+                        writing = asyncio.ensure_future(asyncio.to_thread(self._write, file, held, size))
+                        held, size = [], 0
             finally:
                 await writing
-            await asyncio.to_thread(self._write, file, held)
+            await asyncio.to_thread(self._write, file, held, size)
 
-    def _write(self, file: IO[bytes], held: bytearray) -> None:
-        require_room(self._staging, len(held))
-        self._hash.update(held)
+    def _write(self, file: IO[bytes], held: list[bytes], size: int) -> None:
+        require_room(self._staging, size)
+        for chunk in held:
+            self._hash.update(chunk)
         hit(SPOOL)
-        rest = memoryview(held)
-        while rest:
-            rest = rest[file.write(rest) :]
-        self.bytes += len(held)
+        written = os.writev(file.fileno(), held) if held else 0
+        for chunk in held:
+            # Rarely is it cut short, and then where the disk is full.
+            rest = memoryview(chunk)[written:]
+            written = max(0, written - len(chunk))
+            while rest:
+                rest = rest[file.write(rest) :]
+        self.bytes += size
 
     def source(self, asked: ImportAsked) -> dict[str, Any]:
         """As `app/engine/sources.py` takes it. Raises Malformed."""

@@ -195,7 +195,7 @@ class ImportAsked:
 
     vectors, ids, metadata: keys, dataset paths or columns in it; dtype, shape: of raw numbers; flatten: items of
     several dimensions are taken as one vector; append: a file without ids may go into a collection that is not empty;
-    key: the client's `Idempotency-Key`, request: the hash of all of the request but its body."""
+    once: its request is the hash of all of the request but its body."""
 
     format: str | None = None
     mode: Literal["add", "upsert"] = "add"
@@ -207,8 +207,7 @@ class ImportAsked:
     shape: tuple[int, ...] | None = None
     flatten: bool = False
     append: bool = False
-    key: str | None = None
-    request: str = ""
+    once: Idempotency | None = None
 
 
 class Upload(NamedTuple):
@@ -277,9 +276,7 @@ class Snapshots(Protocol):
         """The tar becomes a snapshot once all of it has been found whole and sound. Returns its description."""
         ...
 
-    async def restore(
-        self, name: str, collections: list[str] | None, as_: str | None, replace: bool
-    ) -> dict[str, Any]:
+    async def restore(self, name: str, collections: list[str] | None, as_: str | None, replace: bool) -> dict[str, Any]:
         """Its collections, or those named, are served when it returns: all of them, or none. as_: the new name, of one
         alone; replace: may take the place of a collection. Raises Invalid too."""
         ...
@@ -399,7 +396,9 @@ class Engine(Protocol):
         imported where it raises, or is closed before: errors.Refused. size: bytes to come, where that is known."""
         ...
 
-    def copy(self, name: str, source: str, mode: Literal["add", "upsert"]) -> AsyncGenerator[dict[str, Any], None]:
+    def copy(
+        self, name: str, source: str, mode: Literal["add", "upsert"], once: Idempotency | None
+    ) -> AsyncGenerator[dict[str, Any], None]:
         """As `import_file`, of another collection's items as they stand now."""
         ...
 

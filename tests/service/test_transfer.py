@@ -172,6 +172,18 @@ def test_copy_takes_all_or_nothing(wire: Wire) -> None:
     assert wire.call("POST", path_of("to", "copy"), {"from": "nobody"}).status == 404
 
 
+def test_a_copy_that_is_sent_again_with_its_key_is_done_once(wire: Wire) -> None:
+    import_all(wire, "copied")
+    Collection(wire, "copy").create(8)
+    first, again = (
+        wire.ok(201, "POST", path_of("copy", "copy"), {"from": "copied"}, Idempotency_Key="c1") for _ in range(2)
+    )
+    assert first == again and first["imported"] == len(IDS)
+    other = wire.call("POST", path_of("copy", "copy"), {"from": "copied", "mode": "upsert"}, Idempotency_Key="c1")
+    assert other.json()["type"] == "/problems/idempotency-mismatch"
+    assert_holds(wire, "copy")
+
+
 def test_truncate_keeps_the_first(wire: Wire) -> None:
     import_all(wire, "short")
     c = Collection(wire, "short")
