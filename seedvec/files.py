@@ -20,17 +20,25 @@ SUFFIXES: Final = {
     ".npz": "npz",
     ".h5": "hdf5",
     ".hdf5": "hdf5",
+    ".he5": "hdf5",
     ".pt": "pt",
+    ".pth": "pt",
     ".safetensors": "safetensors",
     ".parquet": "parquet",
+    ".pq": "parquet",
     ".arrow": "arrow",
     ".feather": "arrow",
+    ".ipc": "arrow",
     ".raw": "raw",
     ".bin": "raw",
+    ".dat": "raw",
+    ".mmap": "raw",
+    ".memmap": "raw",
     ".tensorblob": "tensorblob",
     ".blob": "tensorblob",
 }
-"""What a file that is to be written is, by its name."""
+"""What a file that is to be written is, by its name: as `storage/files/formats.py` has it, which is no part of the light
+wheel; but for `.arrows`, which is a stream, and files are written."""
 TRIES: Final = 3
 RETRY_S: Final = 1.0
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from seedvec.files import SUFFIXES
 from storage.files.contract import BadFile
 from storage.files.formats import FORMATS, guess
 from tests.harness import ROOT
@@ -26,6 +27,10 @@ def test_an_ending_means_one_format() -> None:
     assert all(guess(Path("some") / f"NAME{ending.upper()}").suffixes.count(ending) == 1 for ending in endings)
     with pytest.raises(BadFile, match="no known ending; say format="):
         guess(Path("emb"))
+
+
+def test_a_file_that_is_to_be_written_is_what_its_ending_says() -> None:
+    assert SUFFIXES == {e: fmt.name for fmt in FORMATS.values() for e in fmt.suffixes if e != ".arrows"}
 
 
 def test_the_documents_name_every_format() -> None:
