@@ -37,8 +37,8 @@ SUFFIXES: Final = {
     ".tensorblob": "tensorblob",
     ".blob": "tensorblob",
 }
-"""What a file that is to be written is, by its name: as `storage/files/formats.py` has it, which is no part of the light
-wheel; but for `.arrows`, which is a stream, and files are written."""
+"""What a file that is to be written is, by its name: as `storage/files/formats.py` has it, which is no part of the
+light wheel; but for `.arrows`, which is a stream, and files are written."""
 TRIES: Final = 3
 RETRY_S: Final = 1.0
 
