@@ -43,7 +43,8 @@ REPORT_AGAIN_S = 0.05
 OTHER_DESCRIPTORS = 512
 """Of a worker, for files and what else is no connection."""
 LAST_HANDSHAKE_S = 1.0
-"""For TLS handshakes under way when we are told to stop: else one silent client would outlast the drain."""
+"""For TLS handshakes under way when all places are taken, or when we are told to stop: one silent client would outlast
+the drain."""
 
 
 class DealtServer(uvicorn.Server):
@@ -63,7 +64,8 @@ class DealtServer(uvicorn.Server):
         self._lost = 0
         self._coming = 0
         """Connections dealt to us that no protocol has yet: they are a task, or shake hands."""
-        self._adopting: set[asyncio.Task[None]] = set()
+        self._adopting: dict[asyncio.Task[None], float] = {}
+        """Since when."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -107,14 +109,23 @@ class DealtServer(uvicorn.Server):
         most = self.patience.connections
         if self._open() >= most:
             make_room(self._connections())
+            self._end_slow_handshakes()
         if self._open() >= most + RESERVE:
             connection.close()
             self._count_lost()
             return
         task = asyncio.get_running_loop().create_task(self._adopt(connection, self._open() >= most))
         self._coming += 1
-        self._adopting.add(task)
-        task.add_done_callback(self._adopting.discard)
+        self._adopting[task] = time.monotonic()
+        task.add_done_callback(lambda done: self._adopting.pop(done, None))
+
+    def _end_slow_handshakes(self) -> None:
+        """Where all places are taken: else silent clients of a TLS port would keep everybody else out."""
+        before = time.monotonic() - LAST_HANDSHAKE_S
+        for task in [task for task, since in self._adopting.items() if since < before]:
+            task.cancel()  # it takes a turn, but does not count any more
+            del self._adopting[task]
+            self._came()
 
     def _open(self) -> int:
         return len(self.server_state.connections) + self._coming
@@ -156,6 +167,9 @@ class DealtServer(uvicorn.Server):
             log.debug("a connection was lost before it was served: %s", error)
             connection.close()
             self._came()
+            self._count_lost()
+        except asyncio.CancelledError:
+            connection.close()
             self._count_lost()
 
     def _protocol(self, crowded: bool) -> DealtProtocol:

@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from app.connections import RESERVE
 from app.settings import SettingError, load
 from app.tls import server_context
 from tests.harness import HOST, ROOT, SMALL, Server, wait_for
@@ -120,6 +121,20 @@ def test_a_renewed_certificate_is_taken_up(server: TlsServer) -> None:
     wait_for("every worker has it", lambda: all(serial() == 2 for _ in range(4)))
     with server.client_of() as client:
         assert client.get("/livez").status_code == 200
+
+
+def test_who_never_shakes_hands_takes_nobodys_place(server: TlsServer) -> None:
+    """More of them than a worker has places, the reserve for probes too."""
+    few = {"SEEDVEC_CONNECTIONS": "8"}
+    with TlsServer(server.data_dir.parent / "few", env=server.env | few, workers=1) as crowded:
+        silent = [socket.create_connection((HOST, crowded.port), timeout=30) for _ in range(8 + RESERVE)]
+        try:
+            time.sleep(1.5)
+            with crowded.client_of() as client:
+                assert client.get("/v1", headers={"authorization": "Bearer sesame"}).status_code == 200
+        finally:
+            for connection in silent:
+                connection.close()
 
 
 def test_who_never_shakes_hands_delays_no_stop(server: TlsServer) -> None:
