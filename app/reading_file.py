@@ -23,7 +23,7 @@ from app.engine.importing import Wanted, bad_file, run_import
 from app.engine.sources import open_source
 from app.engine.told import refused_json
 from app.engine.translate import translated
-from app.limited import limit
+from app.limited import limit, opening
 from storage.files.contract import BadFile
 
 log = logging.getLogger("seedvec.import")
@@ -57,7 +57,7 @@ def _run(order: dict[str, Any], config: settings.Settings) -> dict[str, Any]:
         config.keep_queries,
     )
     try:
-        with translated(wanted.name):
+        with translated(wanted.name), opening(order["input_bytes"]):
             reader = open_source(wanted.data, wanted.staging, order["source"])
     except BadFile as e:
         raise bad_file(e) from e

@@ -1,7 +1,7 @@
 """`make fuzz`: the reference tried by schemathesis with 10,000 cases on one server, and every decoder of bytes from
 outside with mutants of sound input, requests as bytes among them. Ends with 1 where anything was found.
 
-    python -m benchmarks.fuzz [--cases 240] [--dear-cases 60] [--raw 3000] [--mutants 1000] [--seed 1] [--keep FOLDER]
+    python -m benchmarks.fuzz [--cases 280] [--dear-cases 60] [--raw 3000] [--mutants 1000] [--seed 1] [--keep FOLDER]
 
 Said of the server: cases by operation and what they were answered, and the private memory of its workers before,
 meanwhile and after.
@@ -38,7 +38,7 @@ def main() -> None:
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cases", type=int, default=240, help="of each operation, beside examples and edges")
+    parser.add_argument("--cases", type=int, default=280, help="of each operation, beside examples and edges")
     parser.add_argument("--dear-cases", type=int, default=60, help="of those that take a process each")
     parser.add_argument("--mutants", type=int, default=1000, help="of each decoder")
     parser.add_argument("--raw", type=int, default=3000, help="requests as bytes, nearly right")

@@ -24,6 +24,7 @@ from tests.fuzz.mutants import Mutant, mutants
 
 CASE_S = 10.0
 """None of the bodies is over 300 KB; on a busy machine most take a millisecond."""
+HANG_S = 30.0
 MEMORY_BYTES = 512 << 20
 """More than the process has when the first case begins, libraries loaded: beyond it a case gets MemoryError, which no
 decoder may raise."""
@@ -92,10 +93,13 @@ def run(decoder: Decoder, body: bytes, case: Path) -> None:
     """With an empty folder of its own. Raises TooSlow, and whatever it raises."""
     case.mkdir()
     signal.setitimer(signal.ITIMER_REAL, CASE_S)
+    # A library that goes round for ever hears no signal: this ends the process with its stack, and leaves the case.
+    faulthandler.dump_traceback_later(HANG_S, exit=True)
     try:
         decoder.run(body, case)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
+        faulthandler.cancel_dump_traceback_later()
         shutil.rmtree(case)
 
 
