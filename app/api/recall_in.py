@@ -77,6 +77,7 @@ def parse(
         raise one(Invalid, "query", "query parameters go with .npy bodies: a JSON body holds them itself")
     given = decode(_BODY, body)
     ks = tuple(given.k) if isinstance(given.k, list) else (given.k,)
+    _check_ks(ks, "k[{}]" if isinstance(given.k, list) else "k")
     filter = filter_in(given.filter)
     _refuse_filtered_calibration(filter is not None, given.calibrate)
     if given.queries is UNSET:
@@ -97,6 +98,7 @@ def _parse_npy(body: bytes | bytearray, query: RecallQuery, settings: Collection
     refuse_arrays(settings)
     queries = npy.matrix(body)
     ks = tuple(_listed(query.k, Ks, "k"))
+    _check_ks(ks, "k")
     recalls = () if query.recall is UNSET else tuple(_listed(query.recall, Recalls, "recall"))
     filter = filter_in(query.filter)
     _refuse_filtered_calibration(filter is not None, query.calibrate)
@@ -124,10 +126,14 @@ def _refuse_filtered_calibration(filtered: bool, calibrate: bool) -> None:
         raise one(Invalid, "filter", "a calibration speaks of all items: leave out the filter, or calibrate")
 
 
+def _check_ks(ks: Sequence[int], where: str) -> None:
+    for i, k in enumerate(ks):
+        at_most(where.format(i), k, limits.current.k_max)
+
+
 def _check_volume(queries: int, ks: Sequence[int], most: int, where: str) -> None:
     if not 1 <= queries <= most:
         raise one(OutOfRange, where, f"has {queries} queries, 1 to {most} are taken in one request")
-    at_most("k", max(ks), limits.current.k_max)
     if queries * max(ks) > limits.current.hits_max:
         hits = limits.current.hits_max
         raise one(OutOfRange, "k", f"{queries} queries x k {max(ks)} is over the {hits} hits of one request")
