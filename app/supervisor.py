@@ -42,8 +42,9 @@ BACKGROUND_STOP_S = 3.0
 HOPELESS_DEATHS = 5
 """Deaths of a worker with none ever ready after which the start is given up: the reason will not go away."""
 
-LOCK_PATIENCE_S = 5.0
-"""The children of a supervisor that was just killed hold the lock for moments longer."""
+LOCK_PATIENCE_S = 20.0
+"""The children of a supervisor that was just killed hold the lock for moments longer: one that had just been started
+notices once it has imported what it needs, which took 11 s on two cores that ten others shared."""
 
 STOPPING = (signal.SIGTERM, signal.SIGINT)
 
