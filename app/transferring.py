@@ -36,9 +36,9 @@ def main(arguments: list[str]) -> int:
     asked = parser().parse_args(arguments)
     try:
         asked.data.mkdir(parents=True, exist_ok=True)
-        with _owned(asked.data) as lock, _staging(asked.data) as staging:
+        with _locked(asked.data) as lock, _staging(asked.data) as (staging, held):
             if asked.command == "import":
-                return _import(asked, lock, staging)
+                return _import(asked, lock, staging, held)
             return _export(asked, lock, staging)
     except LockHeld as e:
         where = e.holder.address or "http://HOST:PORT"
@@ -58,30 +58,38 @@ def _without_data(arguments: list[str]) -> Iterator[str]:
 
 
 @contextmanager
-def _owned(data: Path) -> Iterator[DataLock]:
-    """The folder, as fit as every start makes it. Raises LockHeld, OSError."""
+def _locked(data: Path) -> Iterator[DataLock]:
+    """Raises LockHeld, OSError."""
     lock = acquire(data)
     try:
-        with start_child("app.recover", str(data), keep=(lock.fd,)) as process:
-            status = process.wait()
-        if status:
-            raise OSError(f"the data folder could not be recovered ({exit_reason(status)}): see above")
         yield lock
     finally:
         lock.release()
 
 
 @contextmanager
-def _staging(data: Path) -> Iterator[Path]:
+def _staging(data: Path) -> Iterator[tuple[Path, int]]:
+    """A folder, and what holds it: no start takes it for one that was left."""
     folder = DataFolder(data).staging / uuid.uuid4().hex
     folder.mkdir(parents=True)
+    held = hold(folder)
     try:
-        yield folder
+        yield folder, held
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        os.close(held)
 
 
-def _import(asked: argparse.Namespace, lock: DataLock, staging: Path) -> int:
+def _recover(data: Path, lock: DataLock) -> None:
+    """Makes the folder fit, as every start does. Called while the child that is to work on it is still starting: the
+    two take as long as reading 300 MB. Raises OSError."""
+    with start_child("app.recover", str(data), keep=(lock.fd,)) as process:
+        status = process.wait()
+    if status:
+        raise OSError(f"the data folder could not be recovered ({exit_reason(status)}): see above")
+
+
+def _import(asked: argparse.Namespace, lock: DataLock, staging: Path, held: int) -> int:
     given = given_files(asked.files, asked.ids_file, asked.metadata_file)
     paths: dict[str, list[str]] = {"vectors": [], "ids": [], "metadata": []}
     for part, path in given.parts:
@@ -106,15 +114,11 @@ def _import(asked: argparse.Namespace, lock: DataLock, staging: Path) -> int:
         },
         "input_bytes": sum(path.stat().st_size for _, path in given.parts),
     }
-    held = hold(staging)
-    try:
-        told = _told(order, lock, held)
-        if "answer" in told or "refused" in told:
-            return report(told.get("answer") or {"status": "refused", "detail": told["refused"]["detail"]})
-        if settle_own(asked.data, asked.collection, None, staging.name) and "foretold" in told:
-            return report(told["foretold"])
-    finally:
-        os.close(held)
+    told = _told(order, lock, held)
+    if "answer" in told or "refused" in told:
+        return report(told.get("answer") or {"status": "refused", "detail": told["refused"]["detail"]})
+    if settle_own(asked.data, asked.collection, None, staging.name) and "foretold" in told:
+        return report(told["foretold"])
     raise OSError("the process that reads the file ended before its time: nothing was imported")
 
 
@@ -131,6 +135,7 @@ def _told(order: dict[str, Any], lock: DataLock, held: int) -> dict[str, Any]:
     last: dict[str, Any] = {}
     keep = (lock.fd, held)
     with start_child("app.reading_file", keep=keep, piped=True) as process, Bar("imported", None, "rows") as bar:
+        _recover(Path(order["data"]), lock)
         _give(process, order)
         assert process.stdout is not None
         for line in process.stdout:
@@ -152,6 +157,7 @@ def _export(asked: argparse.Namespace, lock: DataLock, staging: Path) -> int:
     told, status = os.pipe()
     with start_child("app.writing_file", keep=(lock.fd, status), piped=True) as process:
         os.close(status)
+        _recover(asked.data, lock)
         sidecars = asked.sidecars is None
         order = {
             "data": str(asked.data),

@@ -3,10 +3,13 @@
 import os
 import shutil
 import tarfile
+from io import FileIO
 from pathlib import Path, PurePosixPath
 from typing import Final, Protocol, cast
 
-CHUNK_BYTES: Final = 1 << 20
+from seedvec.writeback import start_writing
+
+CHUNK_BYTES: Final = 4 << 20
 
 
 class Source(Protocol):
@@ -18,10 +21,8 @@ def take_file(to: Path, collection: str, source: Source) -> None:
     """Raises OSError, and what the source raises; then what stood there before still does."""
     tmp = to.with_name(to.name + ".tmp")
     try:
-        with tmp.open("wb") as file:
-            while part := source.read(CHUNK_BYTES):
-                file.write(part)
-            file.flush()
+        with tmp.open("wb", buffering=0) as file:
+            _copy(source, file)
             os.fsync(file.fileno())
         os.replace(tmp, to)
     except BaseException:
@@ -38,7 +39,7 @@ def take_tar(to: Path, collection: str, source: Source) -> None:
     tmp.mkdir()
     try:
         # Streamed: what it reads of the source it never goes back for.
-        with tarfile.open(fileobj=cast("tarfile._Fileobj", source), mode="r|") as archive:
+        with tarfile.open(fileobj=cast("tarfile._Fileobj", source), mode="r|", bufsize=CHUNK_BYTES) as archive:
             for member in archive:
                 _take_member(tmp, to, collection, archive, member)
         for path in tmp.iterdir():
@@ -63,10 +64,19 @@ def _take_member(tmp: Path, to: Path, collection: str, archive: tarfile.TarFile,
     path.parent.mkdir(parents=True, exist_ok=True)
     held = archive.extractfile(member)
     assert held is not None
-    with held, path.open("wb") as file:
-        shutil.copyfileobj(held, file, CHUNK_BYTES)
-        file.flush()
+    with held, path.open("wb", buffering=0) as file:
+        _copy(held, file)
         os.fsync(file.fileno())
+
+
+def _copy(source: Source, file: FileIO) -> None:
+    at = 0
+    while part := source.read(CHUNK_BYTES):
+        rest = memoryview(part)
+        while rest:
+            rest = rest[file.write(rest) :]
+        start_writing(file.fileno(), at, len(part))
+        at += len(part)
 
 
 def _called(to: Path, ending: str) -> str:

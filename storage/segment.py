@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from seedvec import segment as fmt
 from seedvec.sparse import SparseRows
+from seedvec.writeback import start_writing
 from storage.failpoints import declare, hit
 from storage.hashing import BLOCK_BYTES, block_count, hash_blocks, hash_rest
 from storage.segment_vectors import DenseVectors, Nonzeros, Shapes, SparseVectors, VectorsPart
@@ -317,6 +318,7 @@ def _write(fd: int, data: memoryview, at: int) -> None:
     for start in range(0, len(data), BLOCK_BYTES):
         part = data[start : start + BLOCK_BYTES]
         _write_part(fd, part, at + start)
+    start_writing(fd, at, len(data))
 
 
 def _write_part(fd: int, part: memoryview, at: int) -> None:

@@ -440,7 +440,7 @@ def hold(staging: Path) -> int:
     return fd
 
 
-def _is_held(staging: Path) -> bool:
+def is_held(staging: Path) -> bool:
     try:
         os.close(hold(staging))
     except BlockingIOError:
@@ -456,7 +456,7 @@ def settle_dead(data: Path, name: str, folder: Path) -> None:
     May be repeated. Raises StorageError, OSError."""
     with closing(catalogue.connect(folder)) as db:
         for row in read_imports(db):
-            if not _is_held(DataFolder(data).staging / row.uuid):
+            if not is_held(DataFolder(data).staging / row.uuid):
                 _settle(data, name, folder, db, row)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from app.engine.importing import is_held
 from app.engine.verifying import ADVICE, Unsound, is_sound, undamaged, verify_segment, whole
 from seedvec.segment import open_segment
 from storage import atomic, catalogue, errors
@@ -59,9 +60,12 @@ def recover(data: Path) -> None:
 
 
 def clear_staging(data: Path) -> None:
-    """Files on their way in or out when the server ended: nobody waits for them any more."""
+    """Files on their way in or out when the server ended: nobody waits for them any more. A folder that is held is of
+    who has this start made, and waits for it."""
     hit(CLEAR_STAGING)
-    shutil.rmtree(DataFolder(data).staging, ignore_errors=True)
+    for folder in DataFolder(data).staging.glob("*"):
+        if not is_held(folder):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _note(registry: Registry, entry: Registered, reason: str | None) -> None:

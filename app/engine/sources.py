@@ -15,6 +15,7 @@ from storage.files.formats import FORMATS, Format, guess
 from storage.files.sidecars import IDS_ENDING, METADATA_ENDING, beside, read_beside
 
 UNPACKED = "unpacked"
+COPY_BYTES = 1 << 20
 MAGIC = {
     b"\x93NUMPY": "npy",
     b"\x89HDF\r\n\x1a\n": "hdf5",
@@ -84,7 +85,7 @@ def unpacked(tar: Path, folder: Path) -> list[Path]:
     Only plain files and folders are taken, under their own names; none is larger than what the tar holds of it."""
     folder.mkdir()
     try:
-        with tarfile.open(tar, "r:") as archive:
+        with tarfile.TarFile(tar, "r", copybufsize=COPY_BYTES) as archive:
             for member in archive:
                 if not (member.isreg() or member.isdir()) or member.sparse is not None:
                     raise BadFile(f"the tar holds {member.name!r}, which is neither a plain file nor a folder")
