@@ -90,6 +90,9 @@ def unpacked(tar: Path, folder: Path) -> list[Path]:
                 if not (member.isreg() or member.isdir()) or member.sparse is not None:
                     raise BadFile(f"the tar holds {member.name!r}, which is neither a plain file nor a folder")
                 archive.extract(member, folder, filter="data")
+    except tarfile.FilterError as e:
+        # Its own words name the folder here.
+        raise BadFile(f"the tar holds {e.tarinfo.name!r}, which leads out of it") from e
     except (tarfile.TarError, EOFError, ValueError) as e:
         raise BadFile(f"the tar cannot be unpacked: {e}") from e
     except OSError as e:
