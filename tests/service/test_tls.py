@@ -126,7 +126,8 @@ def test_a_renewed_certificate_is_taken_up(server: TlsServer) -> None:
 def test_who_never_shakes_hands_takes_nobodys_place(server: TlsServer) -> None:
     """More of them than a worker has places, the reserve for probes too."""
     few = {"SEEDVEC_CONNECTIONS": "8"}
-    with TlsServer(server.data_dir.parent / "few", env=server.env | few, workers=1) as crowded:
+    crowded = TlsServer(server.data_dir.parent / "few", env=server.env | few, workers=1)
+    with crowded:
         silent = [socket.create_connection((HOST, crowded.port), timeout=30) for _ in range(8 + RESERVE)]
         try:
             time.sleep(1.5)
