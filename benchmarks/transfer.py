@@ -1,72 +1,113 @@
 """Whole files in and out beside `cp` of the same bytes on the same disk: MB/s, and what it costs in memory.
 
-    python -m benchmarks.transfer [--rows N] [--dimension D] [--formats npy,raw,safetensors,tensorblob,hdf5] [--times 3]
+    python -m benchmarks.transfer [--rows N] [--dimension D] [--formats npy,raw,…] [--runs 5] [--docs docs]
 
-Each file is written by an export and read by an import, over HTTP (a real server, curl's part done by the command) and
-in place. `cp` is followed by a sync of the copy, as an import ends with one. Best of `--times`, on a busy machine the
-only number that says anything.
+The commands as they are typed, from their start to their end: over HTTP to a real server, and in place (`--data`). `cp`
+is followed by a sync of what it wrote, as an import and an export end with one. Runs alternate; medians. The peak of
+memory is that of a run of its own: what all processes of the server hold in proportion (PSS, of mapped files too) above
+what they held before.
 """
 
 import argparse
 import os
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from benchmarks import table
 from tests.harness import Server
-from tests.processes import command, descendants
+from tests.processes import descendants
 
-FORMATS = {"npy": ".npy", "raw": ".raw", "safetensors": ".safetensors", "tensorblob": ".blob", "hdf5": ".h5"}
-CHILDREN = ("app.reading_file", "app.writing_file")
-LOOK_S = 0.01
+LOOK_S = 0.02
+CP, BRING, PLACE, OUT, OUT_PLACED = "cp", "import", "import --data", "export", "export --data"
+WAYS = (BRING, PLACE, OUT, OUT_PLACED)
+HEADING = "<!-- written by `make bench-transfer BENCH='--docs docs'` -->\n# Files in and out: figures\n"
+
+
+class Kind(NamedTuple):
+    """A line of the table. slow: not measured unless it is asked for."""
+
+    name: str
+    format: str
+    ending: str
+    export: Sequence[str] = ()
+    slow: bool = False
+
+
+KINDS = {
+    kind.name: kind
+    for kind in (
+        Kind("npy", "npy", ".npy"),
+        Kind("raw", "raw", ".raw"),
+        Kind("shards", "shards", ".shards"),
+        Kind("safetensors", "safetensors", ".safetensors"),
+        Kind("tensorblob", "tensorblob", ".blob"),
+        Kind("hdf5", "hdf5", ".h5"),
+        Kind("npz", "npz", ".npz", slow=True),
+        Kind("hdf5-gzip", "hdf5", ".h5", ("--compression", "gzip"), slow=True),
+        Kind("pt", "pt", ".pt", slow=True),
+        Kind("parquet", "parquet", ".parquet", slow=True),
+        Kind("arrow", "arrow", ".arrow", slow=True),
+    )
+}
 
 
 def main() -> None:
     options = parsed()
+    # As it is for users: modules that were compiled once are not compiled again at every start.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    rows = []
     with tempfile.TemporaryDirectory(dir=options.tmp, prefix="seedvec-transfer-") as folder:
-        rows = list(measured(Path(folder), options))
-    print(table.show(table.turned(rows)), flush=True)
+        for row in measured(Path(folder), options):
+            rows.append(row)
+            print(table.show([row]), flush=True)
+    print("\n" + table.show(rows), flush=True)
     table.write(options.out, "transfer", vars(options), rows)
     print(f"written: {options.out}", file=sys.stderr)
+    if options.docs is not None:
+        (options.docs / "transfer-figures.md").write_text(page(options, rows))
 
 
 def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--dimension", type=int, default=128)
-    parser.add_argument("--formats", default=",".join(FORMATS), help="comma separated")
-    parser.add_argument("--times", type=int, default=3)
-    parser.add_argument("--tmp", type=Path, help="where the files and the data folder are made")
+    usual = ",".join(kind.name for kind in KINDS.values() if not kind.slow)
+    parser.add_argument("--formats", default=usual, help=f"of {', '.join(KINDS)} (default: %(default)s)")
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--tmp", type=Path, help="where the files and the data folders are made")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/transfer.json"))
+    parser.add_argument("--docs", type=Path, help="where transfer-figures.md is to be written")
     return parser.parse_args()
 
 
 def measured(folder: Path, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     source = folder / "source.npy"
-    rng = np.random.default_rng(0)
-    shape = (options.rows, options.dimension)
-    vectors = np.lib.format.open_memmap(source, "w+", np.float32, shape)
-    for begin in range(0, options.rows, 100_000):
-        vectors[begin : begin + 100_000] = rng.standard_normal((min(100_000, options.rows - begin), shape[1]))
-    vectors.flush()
-    del vectors
-    bytes_ = options.rows * options.dimension * 4
+    make_file(source, options.rows, options.dimension)
     with Server(folder / "data", 2) as server:
         make(server, "source", options.dimension)
-        make(server, "target", options.dimension)
         seedvec("import", "source", source, "--url", server.url)
+        source.unlink()
         for name in options.formats.split(","):
-            yield one(folder, server, name, bytes_, options)
+            yield Way(folder, server, KINDS[name], options).measure()
+
+
+def make_file(path: Path, rows: int, dimension: int) -> None:
+    rng = np.random.default_rng(0)
+    vectors = np.lib.format.open_memmap(path, "w+", np.float32, (rows, dimension))
+    for begin in range(0, rows, 100_000):
+        vectors[begin : begin + 100_000] = rng.standard_normal((min(100_000, rows - begin), dimension), np.float32)
+    vectors.flush()
 
 
 def make(server: Server, name: str, dimension: int) -> None:
@@ -75,51 +116,81 @@ def make(server: Server, name: str, dimension: int) -> None:
     assert server.client.put(f"/v1/collections/{name}", json=settings).status_code == 201
 
 
-def one(folder: Path, server: Server, name: str, bytes_: int, options: argparse.Namespace) -> dict[str, Any]:
-    file = folder / f"x{FORMATS[name]}"
-    how = ["--dtype", "float32", "--shape", options.dimension] if name == "raw" else []
-    url = ["--url", server.url]
+class Way:
+    """One kind of file there and back in all ways."""
 
-    def export() -> None:
-        remove(file)
-        seedvec("export", "source", file, "--format", name, "--no-sidecars", *url)
+    def __init__(self, folder: Path, server: Server, kind: Kind, options: argparse.Namespace) -> None:
+        self._server = server
+        self._kind = kind
+        self._options = options
+        self._file = folder / f"x{kind.ending}"
+        self._copy = folder / "copy"
+        self._other = folder / "other"
+        self._url = ("--url", server.url)
 
-    def bring() -> None:
-        seedvec("import", "target", file, "--format", name, *how, *url)
+    def measure(self) -> dict[str, Any]:
+        seconds: dict[str, list[float]] = {name: [] for name in (CP, *WAYS)}
+        for _ in range(self._options.runs):
+            for name, act in (
+                (OUT, self._out),
+                (CP, lambda: copy(self._file, self._copy)),
+                (BRING, self._bring),
+                (PLACE, self._place),
+                (OUT_PLACED, self._out_placed),
+            ):
+                seconds[name].append(timed(act))
+            self._clear()
+        with watched(self._server) as peak:
+            self._out()
+            self._bring()
+        self._clear()
+        return self._row({name: statistics.median(runs) for name, runs in seconds.items()}, seconds, peak[0])
 
-    def bring_in_place() -> None:
-        seedvec("import", "target", file, "--format", name, *how, "--data", folder / "other")
+    def _row(self, median: dict[str, float], seconds: dict[str, list[float]], peak: int) -> dict[str, Any]:
+        megabytes = self._options.rows * self._options.dimension * 4 / 1e6
+        row: dict[str, Any] = {"file": self._kind.name, "cp MB/s": round(megabytes / median[CP])}
+        for name in WAYS:
+            ratio = statistics.median(a / b for a, b in zip(seconds[CP], seconds[name], strict=True))
+            row |= {f"{name} MB/s": round(megabytes / median[name]), f"{name} / cp": round(ratio, 2)}
+        return row | {"memory + MB": round(peak / 1e6)}
 
-    def anew() -> None:
-        server.client.delete("/v1/collections/target")
-        make(server, "target", options.dimension)
+    def _clear(self) -> None:
+        for path in (self._file, self._copy, self._other):
+            remove(path)
+        self._server.client.delete("/v1/collections/target")
 
-    with watched(server) as peak:
-        out = best(options.times, export)
-        came = best(options.times, bring, anew)
-    copied = best(options.times, lambda: copy(file, folder / "copy"), lambda: remove(folder / "copy"))
-    placed = best(options.times, bring_in_place, lambda: remove(folder / "other"))
-    remove(file)
-    rates = {"cp": copied, "import": came, "import --data": placed, "export": out}
-    row: dict[str, Any] = {"format": name}
-    row |= {f"{what} MB/s": round(bytes_ / seconds / 1e6) for what, seconds in rates.items()}
-    row |= {f"{what} / cp": round(copied / seconds, 2) for what, seconds in rates.items() if what != "cp"}
-    return row | {"child MB": round(peak[0] / 1e6), "server + MB": round(peak[1] / 1e6)}
+    def _export(self, name: str, where: Sequence[Any]) -> None:
+        remove(self._file)
+        seedvec("export", name, self._file, "--format", self._kind.format, "--no-sidecars", *self._kind.export, *where)
+
+    def _import(self, where: Sequence[Any]) -> None:
+        raw = ("--dtype", "float32", "--shape", self._options.dimension)
+        told = raw if self._kind.name in ("raw", "shards") else ()
+        seedvec("import", "target", self._file, "--format", self._kind.format, *told, *where)
+
+    def _out(self) -> None:
+        self._export("source", self._url)
+
+    def _bring(self) -> None:
+        make(self._server, "target", self._options.dimension)
+        self._import(self._url)
+
+    def _place(self) -> None:
+        self._import(("--data", self._other))
+
+    def _out_placed(self) -> None:
+        self._export("target", ("--data", self._other))
+
+
+def timed(act: Callable[[], None]) -> float:
+    begun = time.perf_counter()
+    act()
+    return time.perf_counter() - begun
 
 
 def seedvec(*words: Any) -> None:
     run = "import sys; from seedvec.cli import main; sys.exit(main())"
     subprocess.run([sys.executable, "-c", run, *map(str, words)], check=True, stdout=subprocess.DEVNULL)
-
-
-def best(times: int, act: Callable[[], None], after: Callable[[], None] = lambda: None) -> float:
-    seconds = []
-    for _ in range(times):
-        begun = time.perf_counter()
-        act()
-        seconds.append(time.perf_counter() - begun)
-        after()
-    return min(seconds)
 
 
 def copy(file: Path, to: Path) -> None:
@@ -138,18 +209,14 @@ def remove(path: Path) -> None:
 
 @contextmanager
 def watched(server: Server) -> Iterator[list[int]]:
-    """Peaks of private memory, in bytes: of a child, and of all the server's processes above what they had."""
+    """The peak, in bytes, of what all the server's processes hold above what they held before."""
     assert server.process is not None
-    supervisor, peak, stop = server.process.pid, [0, 0], threading.Event()
-    before = sum(private(pid) for pid in descendants(supervisor))
+    supervisor, peak, stop = server.process.pid, [0], threading.Event()
+    before = held(supervisor)
 
     def look() -> None:
         while not stop.wait(LOOK_S):
-            pids = descendants(supervisor)
-            now = {pid: private(pid) for pid in pids}
-            children = [now[pid] for pid in pids if any(name in command(pid) for name in CHILDREN)]
-            peak[0] = max([peak[0], *children])
-            peak[1] = max(peak[1], sum(now.values()) - before)
+            peak[0] = max(peak[0], held(supervisor) - before)
 
     watching = threading.Thread(target=look)
     watching.start()
@@ -160,12 +227,39 @@ def watched(server: Server) -> Iterator[list[int]]:
         watching.join()
 
 
-def private(pid: int) -> int:
+def held(supervisor: int) -> int:
+    return sum(pss(pid) for pid in descendants(supervisor))
+
+
+def pss(pid: int) -> int:
     try:
-        status = Path(f"/proc/{pid}/status").read_text()
+        rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
     except OSError:
         return 0
-    return sum(int(line.split()[1]) << 10 for line in status.splitlines() if line.startswith("RssAnon"))
+    return sum(int(line.split()[1]) << 10 for line in rollup.splitlines() if line.startswith("Pss:"))
+
+
+def page(options: argparse.Namespace, rows: Sequence[dict[str, Any]]) -> str:
+    """For the documentation."""
+    cores, load = len(os.sched_getaffinity(0)), os.getloadavg()[0]
+    size = options.rows * options.dimension * 4 / 1e6
+    what = (
+        f"{options.rows:,} × {options.dimension} float32 ({size:,.0f} MB) on {cores} cores (load {load:.1f} at the end)"
+    )
+    lines = [
+        HEADING,
+        f"{what}, medians of {options.runs} alternating",
+        "runs: MB/s, and in brackets as a share of `cp` with a sync of the same bytes on the same disk. Timed is the whole",
+        "command, `seedvec import` or `seedvec export`, with the starts of its processes, which a larger file does not",
+        "notice. Memory: the peak of all the server's processes above what they held before (PSS), during both.",
+        "",
+        f"| file | {CP} | {' | '.join(f'`{name}`' for name in WAYS)} | memory, MB |",
+        f"|---|{'---|' * (len(WAYS) + 2)}",
+    ]
+    for row in rows:
+        cells = [f"{row[f'{name} MB/s']:,} ({row[f'{name} / cp']:.2f})" for name in WAYS]
+        lines.append(f"| {row['file']} | {row['cp MB/s']:,} | {' | '.join(cells)} | {row['memory + MB']} |")
+    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":
