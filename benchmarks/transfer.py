@@ -243,13 +243,11 @@ def page(options: argparse.Namespace, rows: Sequence[dict[str, Any]]) -> str:
     """For the documentation."""
     cores, load = len(os.sched_getaffinity(0)), os.getloadavg()[0]
     size = options.rows * options.dimension * 4 / 1e6
-    what = (
-        f"{options.rows:,} × {options.dimension} float32 ({size:,.0f} MB) on {cores} cores (load {load:.1f} at the end)"
-    )
+    what = f"{options.rows:,} × {options.dimension} float32 ({size:,.0f} MB) on {cores} cores (load {load:.1f})"
     lines = [
         HEADING,
-        f"{what}, medians of {options.runs} alternating",
-        "runs: MB/s, and in brackets as a share of `cp` with a sync of the same bytes on the same disk. Timed is the whole",
+        f"{what}, medians of {options.runs} alternating runs:",
+        "MB/s, and in brackets as a share of `cp` with a sync of the same bytes on the same disk. Timed is the whole",
         "command, `seedvec import` or `seedvec export`, with the starts of its processes, which a larger file does not",
         "notice. Memory: the peak of all the server's processes above what they held before (PSS), during both.",
         "",
