@@ -4,9 +4,7 @@ Whatever fails on the way leaves nothing: the last step is one transaction (`sto
 reader sees a row. A process that is killed is cleaned up after by `settle_dead`.
 """
 
-import fcntl
 import logging
-import os
 import time
 from collections.abc import Callable
 from contextlib import closing, suppress
@@ -19,6 +17,7 @@ from numpy.typing import NDArray
 
 from app.engine import errors, file_queries, intake
 from app.engine.errors import Fault
+from app.engine.holding import is_held
 from app.engine.staging import Checked, Gathered, Staging, Streamed, TakenRows
 from app.engine.translate import translated
 from app.engine.types import DEFAULT_RECALL, IndexSpec
@@ -426,28 +425,6 @@ def _given(batch: Batch, settings: Settings) -> Any:
 
 
 # -------------------------------------------------------------------- imports whose process is gone
-
-
-def hold(staging: Path) -> int:
-    """A lock on the folder that lasts until the last process has closed this descriptor, which a child may inherit: who
-    finds it free knows that the import is nobody's any more. Raises BlockingIOError: somebody has it."""
-    fd = os.open(staging, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BaseException:
-        os.close(fd)
-        raise
-    return fd
-
-
-def is_held(staging: Path) -> bool:
-    try:
-        os.close(hold(staging))
-    except BlockingIOError:
-        return True
-    except FileNotFoundError:
-        pass
-    return False
 
 
 def settle_dead(data: Path, name: str, folder: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from app.engine.importing import is_held
+from app.engine.holding import is_held
 from app.engine.verifying import ADVICE, Unsound, is_sound, undamaged, verify_segment, whole
 from seedvec.segment import open_segment
 from storage import atomic, catalogue, errors

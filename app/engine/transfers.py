@@ -24,7 +24,8 @@ import xxhash
 from app.children import exit_reason, start_child
 from app.engine import errors
 from app.engine.errors import Fault
-from app.engine.importing import hold, settle_own
+from app.engine.holding import hold
+from app.engine.importing import settle_own
 from app.engine.told import refused_from
 from app.engine.translate import translated
 from app.engine.types import ExportAsked, Exported, Idempotency, ImportAsked, Upload

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from app.engine import errors, importing, staging
+from app.engine import errors, holding, importing, staging
 from app.engine.collection import Collection, Limits
 from app.engine.importing import Wanted, run_import, settle_dead
 from app.engine.recovery import recover
@@ -94,7 +94,7 @@ def bring(data: Path, file: File, name: str = "c", **how: Any) -> dict[str, Any]
     uuid = {r.name: r.uuid for r in registered(data)}.get(name)
     folder = DataFolder(data).staging / "f0"
     folder.mkdir(parents=True)
-    held = importing.hold(folder)
+    held = holding.hold(folder)
     try:
         return run_import(Wanted(data, name, uuid, folder, **how), file, lambda id_: None, keep, lambda rows, of: None)
     finally:
