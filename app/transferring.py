@@ -7,6 +7,7 @@ upsert that was decided goes on at the next start): it is simply begun again.
 import argparse
 import json
 import os
+import select
 import shutil
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from app.children import exit_reason, start_child
 from app.engine.holding import hold
@@ -28,6 +29,7 @@ from storage.lock import DataLock, LockHeld, acquire
 
 OK, FAILED, MISUSED = 0, 1, 2
 MAX_DIMENSIONS = 9
+LOOK_S = 0.25
 NO_HEADING = '{"refused": {"detail": "the file could not be written: see above"}}'
 
 
@@ -160,7 +162,10 @@ def _give(process: "subprocess.Popen[bytes]", order: dict[str, Any]) -> None:
 
 def _export(asked: argparse.Namespace, lock: DataLock, staging: Path) -> int:
     told, status = os.pipe()
-    with start_child("app.writing_file", keep=(lock.fd, status), piped=True) as process:
+    with (
+        _new_file(asked.file) as out,
+        start_child("app.writing_file", keep=(lock.fd, status, out.fileno()), piped=True) as process,
+    ):
         os.close(status)
         _recover(asked.data, lock)
         sidecars = asked.sidecars is None
@@ -170,6 +175,7 @@ def _export(asked: argparse.Namespace, lock: DataLock, staging: Path) -> int:
             "collection": asked.collection,
             "staging": str(staging),
             "status": status,
+            "out": None if asked.file.suffix == ".tar" else out.fileno(),
             "asked": {"format": format_of(asked), "compression": asked.compression, "sidecars": sidecars},
         }
         _give(process, order)
@@ -178,11 +184,41 @@ def _export(asked: argparse.Namespace, lock: DataLock, staging: Path) -> int:
         heading: dict[str, Any] = json.loads(line or NO_HEADING)
         if "refused" in heading:
             return fail(heading["refused"]["detail"])
-        is_tar = heading["name"].endswith(".tar") and asked.file.suffix != ".tar"
-        assert process.stdout is not None
         with Bar("exported", heading["size"], "B") as bar:
-            (take_tar if is_tar else take_file)(asked.file, asked.collection, _Checked(process, bar))
+            if not heading["name"].endswith(".tar"):
+                _written(process, bar, heading["size"], out, asked.file)
+            else:
+                os.unlink(out.name)
+                (take_file if asked.file.suffix == ".tar" else take_tar)(
+                    asked.file, asked.collection, _Checked(process, bar)
+                )
     return OK
+
+
+@contextmanager
+def _new_file(path: Path) -> Iterator[IO[bytes]]:
+    """Beside it, gone at the end unless it was given its name."""
+    tmp = path.with_name(path.name + ".tmp")
+    with tmp.open("wb", buffering=0) as file:
+        try:
+            yield file
+        finally:
+            tmp.unlink(missing_ok=True)
+
+
+def _written(process: "subprocess.Popen[bytes]", bar: Bar, size: int | None, out: IO[bytes], to: Path) -> None:
+    """The child writes the file itself, and closes its output when it is through. Raises OSError."""
+    assert process.stdout is not None
+    while not select.select([process.stdout], [], [], LOOK_S)[0]:
+        bar.set(os.fstat(out.fileno()).st_size, size)
+    if process.wait():
+        raise _cut_off(process)
+    os.fsync(out.fileno())
+    os.replace(out.name, to)
+
+
+def _cut_off(process: "subprocess.Popen[bytes]") -> OSError:
+    return OSError(f"the file could not be written to its end ({exit_reason(process.returncode)})")
 
 
 class _Checked:
@@ -197,7 +233,7 @@ class _Checked:
         part = self._process.stdout.read(size)
         self._bar.add(len(part))
         if not part and self._process.wait():
-            raise OSError(f"the file could not be written to its end ({exit_reason(self._process.returncode)})")
+            raise _cut_off(self._process)
         return part
 
 

@@ -1,7 +1,8 @@
 """`python -m app.writing_file`: one export, in a process of its own: it reads the data folder, never a worker's memory.
 
-The order is JSON on standard input, the file goes to standard output. What it is called and how long it will be, or why
-there is none, is a JSON line before that, on the descriptor that the order names.
+The order is JSON on standard input. The file goes to standard output, or to the descriptor `out` that the order may
+name for one that is no tar. What it is called and how long it will be, or why there is none, is a JSON line before
+that, on the descriptor `status`.
 """
 
 import json
@@ -36,7 +37,8 @@ def main() -> None:
             status.write(json.dumps({"refused": refused_json(e)}) + "\n")
             return
         status.write(json.dumps({"name": made.name, "size": size}) + "\n")
-    made.give(OUT)
+    to = order.get("out")
+    made.give(OUT if to is None or made.name.endswith(".tar") else to)
 
 
 def _plan(order: dict[str, Any]) -> Plan:

@@ -70,13 +70,11 @@ def _take_member(tmp: Path, to: Path, collection: str, archive: tarfile.TarFile,
 
 
 def _copy(source: Source, file: FileIO) -> None:
-    at = 0
     while part := source.read(CHUNK_BYTES):
         rest = memoryview(part)
         while rest:
             rest = rest[file.write(rest) :]
-        start_writing(file.fileno(), at, len(part))
-        at += len(part)
+        start_writing(file.fileno(), len(part))
 
 
 def _called(to: Path, ending: str) -> str:

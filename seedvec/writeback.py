@@ -12,8 +12,8 @@ _WRITE: Final = 2  # SYNC_FILE_RANGE_WRITE
 _libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
-def start_writing(fd: int, offset: int, size: int) -> None:
-    """Bytes offset … offset + size of a file, just written. A hint: nothing is on disk before a sync says so, which is
-    also what tells of errors."""
+def start_writing(fd: int, size: int) -> None:
+    """All of the file that is not on its way yet; size: bytes that were written since the last time. A hint, and
+    nothing to a pipe: on disk is what a sync says, which also tells of errors."""
     if _libc is not None and size >= LEAST_BYTES:
-        _libc.sync_file_range(fd, ctypes.c_int64(offset), ctypes.c_int64(size), _WRITE)
+        _libc.sync_file_range(fd, ctypes.c_int64(0), ctypes.c_int64(0), _WRITE)

@@ -318,7 +318,7 @@ def _write(fd: int, data: memoryview, at: int) -> None:
     for start in range(0, len(data), BLOCK_BYTES):
         part = data[start : start + BLOCK_BYTES]
         _write_part(fd, part, at + start)
-    start_writing(fd, at, len(data))
+    start_writing(fd, len(data))
 
 
 def _write_part(fd: int, part: memoryview, at: int) -> None:

@@ -9,6 +9,7 @@ from typing import Any, BinaryIO, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from seedvec.writeback import start_writing
 from storage.files.contract import Batch, Outline, Sparse
 
 _BUFFER_BYTES: Final = 1 << 16
@@ -26,6 +27,7 @@ class Output:
     def array(self, array: NDArray[Any]) -> None:
         """Its numbers, in C order."""
         self.file.write(as_bytes(array))
+        start_writing(self.file.fileno(), array.nbytes)
 
     def close(self) -> None:
         self.file.close()
