@@ -56,10 +56,11 @@ class Database:
     _files: list[tuple[int, int] | None] | None = None
     """The database and its log, as they were in the first transaction of this connection."""
 
-    def __init__(self, path: Path, application_id: int, *, create: bool = False) -> None:
-        """create: makes what is not there, or was not made to the end."""
+    def __init__(self, path: Path, application_id: int, *, create: bool = False, version: int = 1) -> None:
+        """create: makes what is not there, or was not made to the end, with `version` as its user_version."""
         self.path = path
         self._application_id = application_id
+        self._version = version
         with translated(path):
             self.connection = self._connect(create)
 
@@ -69,7 +70,7 @@ class Database:
         try:
             connection.set_busy_timeout(BUSY_TIMEOUT_MS)
             if create and _is_blank(connection):
-                _initialise(connection, self._application_id)
+                _initialise(connection, self._application_id, self._version)
             _configure(connection)
             found = connection.pragma("application_id")
             if found != self._application_id:
@@ -260,13 +261,13 @@ def _is_blank(connection: apsw.Connection) -> bool:
     return empty and connection.pragma("application_id") == 0
 
 
-def _initialise(connection: apsw.Connection, application_id: int) -> None:
+def _initialise(connection: apsw.Connection, application_id: int, version: int) -> None:
     hit(MAKE)
     pages.reserve(connection)
     # Before the first table: freed pages can be given back, and freed content is zeroed.
     connection.pragma("auto_vacuum", 2)
     connection.pragma("journal_mode", "wal")
-    connection.pragma("user_version", 1)
+    connection.pragma("user_version", version)
     # Last: it is what `_is_blank` goes by, and each of these is a commit of its own.
     connection.pragma("application_id", application_id)
 

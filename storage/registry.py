@@ -87,15 +87,17 @@ class Registry:
         self.data = data
         self.made_anew = False
         """There was none, or an empty one."""
-        self._db = Database(data / REGISTRY_NAME, APPLICATION_ID, create=create)
+        self._db = Database(data / REGISTRY_NAME, APPLICATION_ID, create=create, version=VERSION)
         if create:
             with suppress(NoSpace):  # that the disk is full says nothing of what an fsync once did
                 self._db.rewrite_log()
             hit(MAKE)
             (data / COLLECTIONS_NAME).mkdir(exist_ok=True)
             if self._db.one("SELECT 1 FROM sqlite_master WHERE name = 'collections'") is None:
+                # At once in its present version: who is killed here and repairs meets no older one.
                 with self._db.writing():
-                    self._db.execute(SCHEMA)
+                    self._db.execute(SCHEMA + NAMES_SCHEMA)
+                    self._db.execute(f"PRAGMA user_version = {VERSION}")
                 self.made_anew = True
             self._upgrade()
             hit(MAKE_FSYNC)

@@ -109,9 +109,8 @@ MUTANTS: Final = (
         (
             Change(
                 "storage/writes.py",
-                '        self.db.execute("INSERT INTO idempotency VALUES (?,?,?,?)", '
-                "(key, request, json.dumps(answer), at))\n",
-                "        LATER.append((self.db.path, (key, request, json.dumps(answer), at)))\n",
+                '            self.db.execute("INSERT INTO idempotency VALUES (?,?,?,?)", row)\n',
+                "            LATER.append((self.db.path, row))\n",
             ),
             Change(
                 "storage/writes.py",
@@ -197,12 +196,12 @@ MUTANTS: Final = (
         (
             Change(
                 "storage/registry.py",
-                "        try:\n            _make(folder, settings, name)\n",
+                "        try:\n            _make(folder, settings, name, made_for)\n",
                 "        try:\n"
                 "            with self._db.writing():\n"
                 '                self._db.execute("INSERT INTO collections VALUES (?,?,?,NULL)", '
                 "(name, uuid, settings.created))\n"
-                "            _make(folder, settings, name)\n"
+                "            _make(folder, settings, name, made_for)\n"
                 "            with self._db.writing():\n"
                 '                self._db.execute("DELETE FROM collections WHERE name = ?", (name,))\n',
             ),
@@ -217,7 +216,7 @@ MUTANTS: Final = (
                 "            hit(MARKED_DROPPED)\n",
                 "            shutil.rmtree(folder)\n            hit(MARKED_DROPPED)\n",
             ),
-            Change("storage/registry.py", "mark_dropped(folder)\n        try", "True\n        try"),
+            Change("storage/registry.py", "usable and mark_dropped(folder)\n", "usable\n"),
         ),
         kills("registry.drop.marked"),
     ),
@@ -228,7 +227,13 @@ MUTANTS: Final = (
     ),
     Mutant(
         "a drop that was cut off is not brought to its end",
-        (Change("app/engine/recovery.py", "                _drop_to_the_end(registry, entry)\n", ""),),
+        (
+            Change(
+                "app/engine/recovery.py",
+                "                if _drop_to_the_end(registry, entry):\n",
+                "                if entry.uuid:\n",
+            ),
+        ),
         kills("registry.drop.marked"),
     ),
     Mutant(
