@@ -5,6 +5,7 @@ upsert that was decided goes on at the next start): it is simply begun again.
 """
 
 import argparse
+import fcntl
 import json
 import os
 import select
@@ -13,7 +14,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -30,6 +31,7 @@ from storage.lock import DataLock, LockHeld, acquire
 OK, FAILED, MISUSED = 0, 1, 2
 MAX_DIMENSIONS = 9
 LOOK_S = 0.25
+PIPE_BYTES = 1 << 20
 NO_HEADING = '{"refused": {"detail": "the file could not be written: see above"}}'
 
 
@@ -189,6 +191,8 @@ def _export(asked: argparse.Namespace, lock: DataLock, staging: Path) -> int:
                 _written(process, bar, heading["size"], out, asked.file)
             else:
                 os.unlink(out.name)
+                with suppress(OSError):  # a user may have so many pages in pipes, and no more
+                    fcntl.fcntl(process.stdout or -1, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
                 (take_file if asked.file.suffix == ".tar" else take_tar)(
                     asked.file, asked.collection, _Checked(process, bar)
                 )

@@ -7,9 +7,10 @@ from io import FileIO
 from pathlib import Path, PurePosixPath
 from typing import Final, Protocol, cast
 
-from seedvec.writeback import start_writing
+from seedvec.writeback import LEAST_BYTES, start_writing
 
-CHUNK_BYTES: Final = 4 << 20
+CHUNK_BYTES: Final = 256 << 10
+"""Larger ones are fresh memory each time, which costs more than the calls."""
 
 
 class Source(Protocol):
@@ -70,11 +71,15 @@ def _take_member(tmp: Path, to: Path, collection: str, archive: tarfile.TarFile,
 
 
 def _copy(source: Source, file: FileIO) -> None:
+    fresh = 0
     while part := source.read(CHUNK_BYTES):
         rest = memoryview(part)
         while rest:
             rest = rest[file.write(rest) :]
-        start_writing(file.fileno(), len(part))
+        fresh += len(part)
+        if fresh >= LEAST_BYTES:
+            start_writing(file.fileno(), fresh)
+            fresh = 0
 
 
 def _called(to: Path, ending: str) -> str:

@@ -1,0 +1,22 @@
+"""What a process loads at its start is paid by every import, export and command."""
+
+import subprocess
+import sys
+
+import pytest
+
+
+@pytest.mark.parametrize(
+    ("module", "without"),
+    [
+        ("app.reading_file", {"faiss", "asyncio", "fastapi", "torch", "pyarrow"}),
+        ("app.writing_file", {"faiss", "asyncio", "fastapi", "torch", "pyarrow"}),
+        ("app.transferring", {"numpy", "h5py", "asyncio"}),
+        ("seedvec.cli", {"numpy", "h5py", "asyncio"}),
+    ],
+)
+def test_what_a_process_need_not_load_it_does_not(module: str, without: set[str]) -> None:
+    shown = subprocess.run(
+        [sys.executable, "-c", f"import sys, {module}; print(*sys.modules)"], capture_output=True, text=True, check=True
+    )
+    assert without.isdisjoint(shown.stdout.split())
