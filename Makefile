@@ -41,9 +41,10 @@ demo: setup
 	@$(VENV)/bin/python -m demo.tour $(DEMO)
 
 # Two at a time: each waits half of its time for servers of its own. A file's tests stay together and share theirs; in the
-# order of the files, since the longest of all is a file of one test.
+# order of the files, since the longest of all is a file of one test. Hundreds of servers are started, six processes each:
+# without bytecode every one compiles the whole source.
 test: setup
-	$(VENV)/bin/python -m pytest -n $(or $(JOBS),2) --dist loadfile --no-loadscope-reorder $(TESTS)
+	env -u PYTHONDONTWRITEBYTECODE $(VENV)/bin/python -m pytest -n $(or $(JOBS),2) --dist loadfile --no-loadscope-reorder $(TESTS)
 
 faults: setup
 	$(VENV)/bin/python -m pytest tests/faults --faults=whole --timeout=3600 $(FAULTS)
