@@ -57,8 +57,8 @@ SHARES: dict[Extent, Share] = {
 }
 ROUND = 400
 """Images taken in one run of the script: 1.5 MB each, in memory."""
-ELSEWHERE = ("repair.", "snapshot.", "restore.", "alias.", "import.")
-"""test_repair_killed.py, test_snapshots_killed.py, tests/engine/test_importing.py"""
+ELSEWHERE = ("repair.", "snapshot.", "restore.", "alias.", "import.", "registry.upgrade")
+"""test_repair_killed.py, test_snapshots_killed.py, tests/engine/test_importing.py, tests/golden"""
 FEW = ("segment.published", "database.committed", "registry.drop.unregistered")
 """Crashes that leave something of every kind to recovery: a file, a log, a folder."""
 

@@ -3,15 +3,19 @@
 import gzip
 import io
 import json
+import sqlite3
 import tarfile
 from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from storage import catalogue
+from storage import catalogue, failpoints
 from storage.check import check
+from storage.registry import Registry
 from tests.golden.make import FIRST_WITH_SNAPSHOTS, HERE, SETTINGS, everything
 from tests.harness import Server
 from tests.oracle import Oracle
@@ -35,12 +39,33 @@ def test_every_version_is_here() -> None:
     assert VERSIONS == list(range(VERSIONS[0], catalogue.VERSION + 1))
 
 
+def unpacked(version: int, data: Path) -> Path:
+    with tarfile.open(fileobj=io.BytesIO(tar(version))) as archive:
+        archive.extractall(data, filter="data")
+    return data
+
+
+def test_a_registry_is_upgraded_whole_or_not_at_all(tmp_path: Path) -> None:
+    """3 has a registry of version 1."""
+    data = unpacked(3, tmp_path / "data")
+
+    def kill(name: str, _: object) -> None:
+        if name == "registry.upgrade":
+            raise KeyboardInterrupt
+
+    with failpoints.watched(kill), pytest.raises(KeyboardInterrupt):
+        Registry(data, create=True)
+    with closing(sqlite3.connect(data / "registry.db")) as db:
+        assert db.execute("PRAGMA user_version").fetchone() == (1,)
+        assert db.execute("SELECT count(*) FROM sqlite_master WHERE name = 'aliases'").fetchone() == (0,)
+    with closing(Registry(data, create=True)) as registry:
+        assert {entry.name for entry in registry.read()} == set(expected(3)) and registry.aliases() == {}
+
+
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """On a folder that version 3 has left, as it lay there."""
-    data = tmp_path_factory.mktemp("golden") / "data"
-    with tarfile.open(fileobj=io.BytesIO(tar(OPENED[-1]))) as archive:
-        archive.extractall(data, filter="data")
+    data = unpacked(OPENED[-1], tmp_path_factory.mktemp("golden") / "data")
     assert not check(data).sound, "an older format is not read before a start has brought it up to date"
     with Server(data, workers=1, env=SETTINGS) as running:
         yield running
