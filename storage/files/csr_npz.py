@@ -24,6 +24,7 @@ from storage.files.source import Part, Source, open_file, read
 from storage.files.spilled import Spilled
 from storage.files.zip_directory import members
 from storage.files.zip_member import open_member
+from storage.files.zip_output import put_aside
 
 DATA: Final = "data"
 INDICES: Final = "indices"
@@ -157,7 +158,7 @@ class CsrWriter:
             archive.writestr(f"{FORMAT}.npy", npy_header.build("|S3", ()) + b"csr")
             shape = np.array([rows, self._outline.dimension], "<i8")
             archive.writestr(f"{SHAPE}.npy", npy_header.build("<i8", (2,)) + shape.tobytes())
-            self._put_aside(archive)
+            put_aside(self._aside, rows, lambda name, size: archive.open(name, "w", force_zip64=True))
         self._output.close()
         self._files.close()
 
@@ -172,13 +173,3 @@ class CsrWriter:
             member.write(npy_header.build(dtype, (count,)))
             while raw := file.read(_COPY_ITEMS * np.dtype(stored).itemsize):
                 member.write(as_bytes(np.frombuffer(raw, stored).astype(dtype, copy=False)))
-
-    def _put_aside(self, archive: zipfile.ZipFile) -> None:
-        ids, lines = self._aside.ids, self._aside.lines
-        if ids is not None:
-            with archive.open(f"{IDS}.npy", "w", force_zip64=True) as member:
-                member.write(npy_header.build(ids.dtype.str, (self._count.rows,)))
-                member.writelines(map(as_bytes, ids.arrays(ids.dtype)))
-        if lines is not None:
-            with archive.open(f"{METADATA}.jsonl", "w", force_zip64=True) as member:
-                member.writelines(lines.chunks())

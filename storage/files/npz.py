@@ -5,23 +5,23 @@ touched.
 
 import math
 import zipfile
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, Final
 
 from seedvec import npy_header
 from storage.files import csr_npz, npy_part, zip_directory
 from storage.files.columns import opened, reader_of
-from storage.files.contract import BadFile, Batch, Outline, Reader, ReadOptions, WriteOptions, Writer
+from storage.files.contract import BadFile, Outline, Reader, ReadOptions, WriteOptions, Writer
 from storage.files.lines import Lines
 from storage.files.naming import IDS, METADATA, VECTORS, beside_them, the_vectors
 from storage.files.numbers import Matrix
 from storage.files.options import only, plain
-from storage.files.output import Count, Output, as_bytes, dense, little_endian
+from storage.files.output import little_endian
 from storage.files.parts import Parts
 from storage.files.source import Held, Part, chunks, open_file
-from storage.files.spilled import Spilled
 from storage.files.zip_member import ALWAYS_BYTES, RATIO_MAX, Inflated, Stored, open_member
+from storage.files.zip_output import ZipWriter, put_aside
 
 _NPY: Final = ".npy"
 _LINES: Final = ".jsonl"
@@ -85,53 +85,19 @@ def _vectors(source: Stored | Inflated, flatten: bool) -> Matrix:
     return npy_part.vectors(Held(b"".join(chunks(source))), flatten)
 
 
-class _Npz:
-    """The vectors as they come, and what was put aside meanwhile after them: front to back, a pipe will do."""
-
+class _Npz(ZipWriter):
     def __init__(self, path: Path, outline: Outline, method: int) -> None:
-        self._outline = outline
-        self._count = Count(outline)
         self._method = method
-        dtype = little_endian(outline)
-        with ExitStack() as failed:
-            self._aside = Spilled(outline, path.parent)
-            failed.callback(self._aside.close)
-            self._output = Output(path)
-            failed.callback(self._output.abort)
-            self._zip = zipfile.ZipFile(self._output.file, "w")
-            shape = (self._count.rows, outline.dimension)
-            self._vectors = self._begin(VECTORS + _NPY, math.prod(shape) * dtype.itemsize)
-            self._vectors.write(npy_header.build(dtype.str, shape))
-            failed.pop_all()
+        super().__init__(path, outline)
 
-    def write(self, batch: Batch) -> None:
-        vectors = dense(batch, self._outline)
-        self._count.add(len(vectors))
-        self._aside.add(batch)
-        self._vectors.write(as_bytes(vectors))
+    def _begin_vectors(self) -> IO[bytes]:
+        dtype, shape = little_endian(self._outline), (self._count.rows, self._outline.dimension)
+        member = self._begin(VECTORS + _NPY, math.prod(shape) * dtype.itemsize)
+        member.write(npy_header.build(dtype.str, shape))
+        return member
 
-    def finish(self) -> None:
-        self._count.finish()
-        self._vectors.close()
-        if self._aside.ids is not None:
-            dtype = self._aside.ids.dtype
-            with self._begin(IDS + _NPY, self._count.rows * dtype.itemsize) as member:
-                member.write(npy_header.build(dtype.str, (self._count.rows,)))
-                member.writelines(map(as_bytes, self._aside.ids.arrays(dtype)))
-        if self._aside.lines is not None:
-            with self._begin(METADATA + _LINES, self._aside.lines.bytes) as member:
-                member.writelines(self._aside.lines.chunks())
-        self._zip.close()
-        self._aside.close()
-        self._output.close()
-
-    def abort(self) -> None:
-        # The zip would be ended when it is forgotten: now, while there is a file to end it in.
-        with suppress(OSError, ValueError, RuntimeError):
-            self._vectors.close()
-            self._zip.close()
-        self._aside.close()
-        self._output.abort()
+    def _put_rest(self) -> None:
+        put_aside(self._aside, self._count.rows, self._begin)
 
     def _begin(self, name: str, size: int) -> IO[bytes]:
         info = zipfile.ZipInfo(name)

@@ -6,14 +6,13 @@ import math
 import pickle
 import zipfile
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import IO, Any, Final
 
 from storage.files.contract import Batch, Outline
 from storage.files.naming import IDS, METADATA, VECTORS
-from storage.files.output import Count, Output, as_bytes, dense
-from storage.files.spilled import Spilled
+from storage.files.output import as_bytes
+from storage.files.zip_output import ZipWriter
 
 PICKLE_BYTES_MAX: Final = 64 << 20
 """Of what is not tensors: whoever reads it needs several times that in memory."""
@@ -41,35 +40,24 @@ class Stored:
         return math.prod(self.shape)
 
 
-class PtWriter:
+class PtWriter(ZipWriter):
     """A dict: `vectors`, `ids` (a tensor, or a list of str), `metadata` (a list of dicts and None)."""
 
     def __init__(self, path: Path, outline: Outline, pickler: "type[TensorPickler]") -> None:
-        self._outline = outline
-        self._count = Count(outline)
         self._pickler = pickler
         self._pickled = 0
-        with ExitStack() as failed:
-            self._aside = Spilled(outline, path.parent)
-            failed.callback(self._aside.close)
-            self._output = Output(path)
-            failed.callback(self._output.abort)
-            self._zip = zipfile.ZipFile(self._output.file, "w")
-            self._vectors = self._begin("data/0")
-            failed.pop_all()
+        super().__init__(path, outline)
+
+    def _begin_vectors(self) -> IO[bytes]:
+        return self._begin("data/0")
 
     def write(self, batch: Batch) -> None:
-        vectors = dense(batch, self._outline)
-        self._count.add(len(vectors))
-        self._aside.add(batch)
         if self._outline.ids == "str":
             self._reserve(sum(map(len, batch.ids if batch.ids is not None else ())))
         self._reserve(sum(len(item or b"") for item in batch.metadata or ()))
-        self._vectors.write(as_bytes(vectors))
+        super().write(batch)
 
-    def finish(self) -> None:
-        self._count.finish()
-        self._vectors.close()
+    def _put_rest(self) -> None:
         rows, ids = self._count.rows, self._aside.ids
         held: dict[str, Any] = {VECTORS: Stored("0", self._outline.dtype, (rows, self._outline.dimension))}
         if ids is not None and ids.is_int:
@@ -86,17 +74,6 @@ class PtWriter:
         for name, text in (("byteorder", b"little"), ("version", b"3\n")):
             with self._begin(name) as member:
                 member.write(text)
-        self._zip.close()
-        self._aside.close()
-        self._output.close()
-
-    def abort(self) -> None:
-        # The zip would be ended when it is forgotten: now, while there is a file to end it in.
-        with suppress(OSError, ValueError, RuntimeError):
-            self._vectors.close()
-            self._zip.close()
-        self._aside.close()
-        self._output.abort()
 
     def _reserve(self, more: int) -> None:
         self._pickled += more
