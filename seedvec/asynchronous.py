@@ -12,8 +12,8 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 from seedvec.client import RETRY_S, TIMEOUT_S, Client
 from seedvec.collection import Collection, Filter
-from seedvec.exchange import Exchange, default_key
-from seedvec.health import default_url
+from seedvec.exchange import Exchange
+from seedvec.server import default_key, default_url
 
 P = ParamSpec("P")
 R = TypeVar("R")

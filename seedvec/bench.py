@@ -15,8 +15,8 @@ from urllib.parse import quote
 from seedvec.client import Client
 from seedvec.collection import Collection
 from seedvec.errors import SeedvecError
-from seedvec.health import default_url
 from seedvec.load import Load, Loaded
+from seedvec.server import default_url
 
 try:
     import numpy as np

@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 
 from seedvec import __version__, snapshot_command
-from seedvec.health import default_url, health
+from seedvec.health import health
+from seedvec.server import default_url
 from seedvec.transfer import main as transfer
 
 SERVER_COMMANDS = {

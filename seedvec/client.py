@@ -13,8 +13,9 @@ from urllib.parse import quote
 
 from seedvec.collection import Collection, collection_path
 from seedvec.errors import Refused
-from seedvec.exchange import Exchange, default_key
-from seedvec.health import default_url as default_url
+from seedvec.exchange import Exchange
+from seedvec.server import default_key
+from seedvec.server import default_url as default_url
 
 TIMEOUT_S = 60.0
 RETRY_S = 30.0

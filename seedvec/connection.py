@@ -1,12 +1,11 @@
 """One connection to a server, for bodies that stream."""
 
 import http.client
-import os
-import ssl
 from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Final, Self
-from urllib.parse import urlsplit
+
+from seedvec.server import default_key, dial
 
 TIMEOUT_S: Final = 600.0
 """Without a byte. A server that checks a large file tells of it every quarter of a second."""
@@ -21,16 +20,7 @@ class Connection:
     """Requests bear the key of SEEDVEC_API_KEY, where that is set."""
 
     def __init__(self, url: str) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError(f"{url!r} is no http:// or https:// address")
-        self._base = parts.path.rstrip("/")
-        self._http: http.client.HTTPConnection
-        if parts.scheme == "https":
-            context = ssl.create_default_context()
-            self._http = http.client.HTTPSConnection(parts.hostname, parts.port, timeout=TIMEOUT_S, context=context)
-        else:
-            self._http = http.client.HTTPConnection(parts.hostname, parts.port, timeout=TIMEOUT_S)
+        self._http, self._base = dial(url, TIMEOUT_S)
 
     def __enter__(self) -> Self:
         return self
@@ -44,7 +34,7 @@ class Connection:
         self, method: str, path: str, body: Iterator[bytes] | None, headers: Mapping[str, str]
     ) -> http.client.HTTPResponse:
         """The answer, from its headers on. Raises OSError, HTTPException."""
-        key = os.environ.get("SEEDVEC_API_KEY")
+        key = default_key()
         headers = {**({"Authorization": f"Bearer {key}"} if key else {}), **headers}
         chunked = body is not None and "Content-Length" not in headers
         if chunked:

@@ -3,14 +3,12 @@ may be repeated by its nature or bears an `Idempotency-Key`."""
 
 import http.client
 import json
-import os
-import ssl
 import time
 from collections.abc import Mapping
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 from seedvec.errors import OutcomeUnknown, Refused, refusal
+from seedvec.server import dial
 
 JSON: Final = "application/json"
 MAX_PAUSE_S: Final = 10.0
@@ -26,19 +24,10 @@ class Exchange:
 
     def __init__(self, url: str, key: str | None, timeout_s: float, retry_s: float) -> None:
         """Raises ValueError where that is no address."""
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError(f"{url!r} is no http:// or https:// address")
+        self._http, self._base = dial(url, timeout_s)
         self.url = url.rstrip("/")
         self.key = key
-        self._base = parts.path.rstrip("/")
         self._retry_s = retry_s
-        self._http: http.client.HTTPConnection
-        if parts.scheme == "https":
-            context = ssl.create_default_context()
-            self._http = http.client.HTTPSConnection(parts.hostname, parts.port, timeout=timeout_s, context=context)
-        else:
-            self._http = http.client.HTTPConnection(parts.hostname, parts.port, timeout=timeout_s)
 
     def close(self) -> None:
         """The next request opens another connection."""
@@ -88,11 +77,6 @@ class Exchange:
         except BaseException:
             self._http.close()  # half an answer may be on it
             raise
-
-
-def default_key() -> str | None:
-    """SEEDVEC_API_KEY, where it is set."""
-    return os.environ.get("SEEDVEC_API_KEY") or None
 
 
 def problem(body: bytes) -> dict[str, Any]:

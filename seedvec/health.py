@@ -1,22 +1,15 @@
 """`seedvec health`: can a server serve? Asked of the server of this machine or container, without a key."""
 
-import os
 import ssl
 import sys
-from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from http.client import HTTPException
 from ipaddress import ip_address
-from urllib.parse import urlsplit
+
+from seedvec.server import dial, verified
 
 TIMEOUT_S = 5.0
 LONGEST = 64 << 10
 """Bytes of the answer that are shown."""
-
-
-def default_url() -> str:
-    """`SEEDVEC_URL`, or where a server started with the same environment listens on this machine."""
-    scheme = "https" if os.environ.get("SEEDVEC_TLS_CERT") else "http"
-    here = f"{scheme}://127.0.0.1:{os.environ.get('SEEDVEC_PORT', '8080')}"
-    return os.environ.get("SEEDVEC_URL", here)
 
 
 def health(url: str) -> int:
@@ -34,24 +27,22 @@ def health(url: str) -> int:
 
 
 def _ready(url: str) -> tuple[int, str]:
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError(f"{url!r} is no http:// or https:// address")
-    if parts.scheme == "https":
-        context = ssl.create_default_context()
-        if _is_loopback(parts.hostname):
-            # The certificate bears the name by which others reach the server. Nothing secret is sent, and who can
-            # answer on this machine's loopback need not fake a health check.
-            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-        connection: HTTPConnection = HTTPSConnection(parts.hostname, parts.port, timeout=TIMEOUT_S, context=context)
-    else:
-        connection = HTTPConnection(parts.hostname, parts.port, timeout=TIMEOUT_S)
+    connection, base = dial(url, TIMEOUT_S, _context)
     try:
-        connection.request("GET", f"{parts.path.rstrip('/')}/readyz")
+        connection.request("GET", f"{base}/readyz")
         answer = connection.getresponse()
         return answer.status, answer.read(LONGEST).decode("utf-8", "replace").strip()
     finally:
         connection.close()
+
+
+def _context(host: str) -> ssl.SSLContext:
+    context = verified(host)
+    if _is_loopback(host):
+        # The certificate bears the name by which others reach the server. Nothing secret is sent, and who can answer
+        # on this machine's loopback need not fake a health check.
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
 
 
 def _is_loopback(host: str) -> bool:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from seedvec.connection import connect
-from seedvec.health import default_url
+from seedvec.server import default_url
 
 COMMANDS = {
     "snapshot": "take a snapshot of a server's collections, and download it",

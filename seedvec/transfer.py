@@ -16,9 +16,9 @@ from urllib.parse import quote, urlencode
 
 from seedvec.connection import connect
 from seedvec.files import format_by_name
-from seedvec.health import default_url
 from seedvec.progress import Bar
 from seedvec.sending import Body, body_of, given_files
+from seedvec.server import default_url
 from seedvec.taking import take_file, take_tar
 
 TRIES = 3

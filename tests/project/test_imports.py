@@ -42,7 +42,8 @@ LIGHT = {
     f"seedvec/{name}.py"
     for name in (
         *("__init__", "arrays", "asynchronous", "cli", "client", "collection", "connection", "errors", "exchange"),
-        *("files", "health", "load", "progress", "results", "sending", "snapshot_command", "taking", "transfer"),
+        *("files", "health", "load", "progress", "results", "sending", "server", "snapshot_command", "taking"),
+        "transfer",
     )
 }
 """What the wheel without extras runs: nothing but Python and, where it is there, NumPy."""
