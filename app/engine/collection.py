@@ -22,7 +22,7 @@ from app.engine.search_queue import SearchQueue
 from app.engine.translate import translated
 from app.engine.turn import at_end_of_turn
 from app.engine.types import Id, Idempotency, Rows, Vectors, Written
-from app.engine.view import Follower, View
+from app.engine.view import MAX_WAIT_S, Follower, View
 from app.engine.writer import Writer
 from seedvec.sparse import SparseRows
 from storage import atomic, catalogue
@@ -36,6 +36,7 @@ DIRECT_SHARE = 4
 """A write above a quarter of the pending bound becomes a segment at once."""
 FULL_WAIT_S = 5.0
 FULL_POLL_S = 0.05
+OPENING_POLL_S = 0.02
 OFF_LOOP_BYTES = 256 << 10
 """Vectors above this are checked and converted off the event loop."""
 T = TypeVar("T")
@@ -96,6 +97,21 @@ class Collection:
 
     def _unsee(self) -> None:
         self._seen = None
+
+    def is_opening(self) -> bool:
+        """The catalogue says that an index is there before any worker has opened it: until then this one searches as
+        it did before. Raises as `view`."""
+        self.look_again()
+        return self.follower.is_opening()
+
+    async def opened(self) -> None:
+        """Returns once searches use the indexes that the catalogue names, or have had to do without them for as long
+        as old segments may serve. Raises as `view`."""
+        ends = time.monotonic() + MAX_WAIT_S
+        while time.monotonic() < ends:
+            if not self.is_opening():
+                return
+            await asyncio.sleep(OPENING_POLL_S)
 
     async def described(self) -> View:
         """As `view`, with the metadata of every row known, so that filters can be asked of it. Raises Busy as well."""

@@ -347,11 +347,14 @@ class LocalEngine:
         )
 
     async def wait_ready(self, name: str, timeout_s: float) -> dict[str, Any]:
-        """Answers when the index is ready, failed or closed, or when the time is up."""
+        """Answers when the index is ready and searches of this worker use it, when it failed or is closed, or when the
+        time is up."""
         ends = time.monotonic() + timeout_s
         while True:
             answer = await self.describe(name)
-            if answer["index"]["state"] != "building" or time.monotonic() > ends:
+            state = answer["index"]["state"]
+            waits = state == "building" or (state != "closed" and self._collection(name).is_opening())
+            if not waits or time.monotonic() > ends:
                 return answer
             await asyncio.sleep(READY_POLL_S)
 

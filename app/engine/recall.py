@@ -63,6 +63,7 @@ async def measure_recall(c: Collection, asked: RecallAsked, measuring: Measuring
         raise errors.Conflict(
             f"collection {c.name} is sparse and always searched exactly: its recall is 1, there is nothing to measure"
         )
+    await c.opened()  # what is measured should be what searches will find, not what they find until then
     keys = None if asked.truth is None else await _keys_of(c, asked.truth)
     # The keys may be of this very moment: the view must not be older.
     view, left = await reading.look(c, asked.filter, again=keys is not None)

@@ -142,6 +142,10 @@ class Follower:
             future.result()
         self.view()
 
+    def is_opening(self) -> bool:
+        """Does the last view do without indexes that are still being opened? One that cannot be opened is no longer."""
+        return bool(self._loading)
+
     def close(self) -> None:
         for future in self._loading.values():
             future.cancel()
