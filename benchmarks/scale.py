@@ -26,8 +26,8 @@ from benchmarks import memory, oracle, table
 from benchmarks.cgroup import Limited, NoCgroup, forget_pages
 from benchmarks.datasets import DIMENSION, METRICS, Clustered
 from benchmarks.ingest import processes
+from benchmarks.loaded import fired, request
 from benchmarks.oracle import Truth
-from benchmarks.search_http import fired, request
 from benchmarks.served import NAME, ROWS_A_WRITE, Served, built
 
 GIB = 2**30

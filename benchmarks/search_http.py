@@ -8,12 +8,9 @@ and server share its cores.
 """
 
 import argparse
-import base64
 import json
-import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +20,10 @@ from numpy.typing import NDArray
 from benchmarks import datasets, table
 from benchmarks.datasets import Dataset
 from benchmarks.ingest import NAME, K, add, ready
+from benchmarks.loaded import fired, request
 from benchmarks.plain_faiss import PlainFaiss
-from tests.harness import ROOT, Server
+from tests.harness import Server
 
-MOST = 200_000
 WARM_S = 0.5
 READY_S = 3600.0
 
@@ -112,61 +109,9 @@ def in_process(
     return [{"what": f"plain Faiss, one thread: {'; '.join(plain.described)}", "clients": None} | row]
 
 
-def request(method: str, path: str, body: bytes) -> bytes:
-    head = f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n"
-    if body:
-        head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
-    return head.encode() + b"\r\n" + body
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    elapsed_s: float
-    latencies_s: list[float]
-    bodies: dict[int, bytes]
-    failures: int
-    client_us: float
-    """CPU time of the load generator for one request, µs."""
-
-    def row(self, what: str, clients: int) -> dict[str, Any]:
-        qps = len(self.latencies_s) / self.elapsed_s
-        return (
-            {"what": what, "clients": clients}
-            | figures(qps, self.latencies_s)
-            | {
-                "client_us": self.client_us,
-                "failures": self.failures,
-            }
-        )
-
-
 def figures(qps: float, latencies_s: list[float]) -> dict[str, float]:
     p50, p99 = np.percentile(latencies_s, [50, 99]) * 1000
     return {"qps": qps, "p50_ms": float(p50), "p99_ms": float(p99)}
-
-
-def fired(port: int, clients: int, requests: list[bytes], seconds: float) -> Run:
-    order = {
-        "port": port,
-        "clients": clients,
-        "requests": [base64.b64encode(text).decode() for text in requests],
-        "seconds": seconds,
-        "warm_s": WARM_S,
-        "most": MOST,
-    }
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.load"],
-        cwd=ROOT,
-        input=json.dumps(order),
-        stdout=subprocess.PIPE,
-        text=True,
-        timeout=seconds + 120,
-        check=True,
-    )
-    answer = json.loads(done.stdout)
-    bodies = {int(number): base64.b64decode(text) for number, text in answer["bodies"].items()}
-    each_us = answer["cpu_s"] / len(answer["latencies_s"]) * 1e6
-    return Run(answer["elapsed_s"], answer["latencies_s"], bodies, answer["failures"], each_us)
 
 
 if __name__ == "__main__":
