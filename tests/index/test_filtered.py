@@ -110,19 +110,20 @@ class TestFilters:
 
 @pytest.mark.parametrize("kind", ["hnsw", "ivf"])
 def test_a_filter_far_away(opener: Opener, kind: str) -> None:
-    """The query's whole neighbourhood is shut out, down to the farthest third of all rows. They are about equally far,
+    """Each query's whole neighbourhood is shut out, down to the farthest third of all rows. They are about equally far,
     and codes of 4 bits hardly tell which are nearest; but there are as many as there should be."""
     v, index = opener(kind, "l2", "float32")
-    query = clouds(1, 2)[0]
-    far = np.argsort(((v.rows - query) ** 2).sum(axis=1))[ROWS * 2 // 3 :]
-    mask = np.zeros(ROWS, bool)
-    mask[far] = True
-    alive = Alive.of(mask)
     for plan in (by_index(index), index.plan(K, 0.95)):
-        found = index.search(query, K, plan, alive)
-        check_form(found, query, v, K, mask)
-        # Ten neighbours of one query, and lists that training in two threads makes a little otherwise each time.
-        assert recall(found, Exact(v).search(query, K, None, alive), K) >= 0.5
+        shares = []
+        for query in clouds(20, 2)[0][:, None]:
+            mask = np.zeros(ROWS, bool)
+            mask[np.argsort(((v.rows - query) ** 2).sum(axis=1))[ROWS * 2 // 3 :]] = True
+            alive = Alive.of(mask)
+            found = index.search(query, K, plan, alive)
+            check_form(found, query, v, K, mask)
+            shares.append(recall(found, Exact(v).search(query, K, None, alive), K))
+        # Ten neighbours of one query vary by a few: training in two threads makes lists a little otherwise each time.
+        assert np.mean(shares) >= 0.8
 
 
 @pytest.mark.parametrize("only", [True, False])
