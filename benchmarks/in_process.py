@@ -100,7 +100,7 @@ class InProcess:
 
 
 def _ids(answer: SearchAnswer, k: int) -> NDArray[np.int64]:
-    ids = np.full((len(answer.results), k), -1, np.int64)
-    for row, hits in zip(ids, answer.results, strict=True):
-        row[: len(hits.items.ids)] = hits.items.ids
+    starts = np.array(answer.hits.starts)
+    ids = np.full((len(starts) - 1, k), -1, np.int64)
+    ids[np.arange(k) < np.diff(starts)[:, None]] = answer.hits.items.ids
     return ids

@@ -8,13 +8,14 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from starlette.types import ASGIApp
 
 from app.api.application import HotPath
 from app.api.seen import RouteSeries, Seen, count_search, note
 from app.engine.explain import Watch
 from app.engine.search import Results
-from app.engine.types import SearchAnswer
+from app.engine.types import Hits, Items, SearchAnswer
 from app.metrics.ours import STAGES
 from app.metrics.shared import MINE
 from app.metrics.text import exposition
@@ -52,7 +53,7 @@ def watched() -> None:
     watch = Watch()
     for _ in range(4):
         watch.lap()
-    watch.stages(Results([], (), True, None, None))
+    watch.stages(Results(None, (), True, None, None))  # type: ignore[arg-type]
 
 
 def main() -> None:
@@ -60,7 +61,9 @@ def main() -> None:
     seen = Seen(HotPath(nothing, []), routes, False, 1000.0, None)
     bare = min(asyncio.run(of_requests(HotPath(nothing, []))) for _ in range(ROUNDS))
     around = min(asyncio.run(of_requests(seen)) for _ in range(ROUNDS))
-    answer = SearchAnswer([], False, 0.95, "data", None, (1e-4,) * len(STAGES))
+    answer = SearchAnswer(
+        Hits(Items([]), np.empty(0, np.float32), [0, 0]), False, 0.95, "data", None, (1e-4,) * len(STAGES)
+    )
     print(f"every request   {around - bare:6.2f} µs")
     print(f"a search more   {of_calls(lambda: count_search(1, answer)):6.2f} µs counted")
     print(f"                {of_calls(watched):6.2f} µs watched, stage by stage")

@@ -54,13 +54,14 @@ def items_value(items: Items) -> list[dict[str, Any]]:
     return out
 
 
-def _hits_value(hits: Hits) -> dict[str, Any]:
+def _hits_value(hits: Hits) -> list[dict[str, Any]]:
+    """Of all queries, one after the other."""
     # Iterating yields float32 scalars, which orjson prints as such; tolist() would print 0.18340000510215759.
     out: list[dict[str, Any]] = [
         {"id": id, "distance": distance} for id, distance in zip(hits.items.ids, hits.distances, strict=True)
     ]
     _attach(out, hits.items)
-    return {"hits": out}
+    return out
 
 
 def _attach(out: list[dict[str, Any]], items: Items) -> None:
@@ -74,9 +75,10 @@ def _attach(out: list[dict[str, Any]], items: Items) -> None:
 
 def search_value(answer: SearchAnswer, several: bool, took_s: float) -> dict[str, Any]:
     """several: answer `results`, one entry a query, instead of the one query's `hits`."""
-    value: dict[str, Any] = (
-        {"results": [_hits_value(h) for h in answer.results]} if several else _hits_value(answer.results[0])
-    )
+    hits = _hits_value(answer.hits)
+    value: dict[str, Any] = {"hits": hits}
+    if several:
+        value = {"results": [{"hits": hits[start:end]} for start, end in pairwise(answer.hits.starts)]}
     value["exact"] = answer.exact
     value["expected_recall"] = answer.expected_recall
     value["calibrated_on"] = answer.calibrated_on
@@ -97,33 +99,32 @@ def npz_response(answer: SearchAnswer, k: int, id_type: IdType) -> Response:
 
     Raises OutOfRange where a string id is too long for the array.
     """
-    ids, distances = _hit_arrays(answer, k, id_type)
+    hits, filled = answer.hits, _filled(answer.hits.starts, k)
+    distances = np.full(filled.shape, np.inf, np.float32)
+    distances[filled] = hits.distances
+    ids = _str_ids(hits.items.ids, filled) if id_type == "str" else _int_ids(hits.items.ids, filled)
     out = io.BytesIO()
     np.savez(out, ids=ids, distances=distances)
     return Response(out.getvalue(), media_type=NPZ)
 
 
-def _hit_arrays(answer: SearchAnswer, k: int, id_type: IdType) -> tuple[NDArray[Any], NDArray[np.float32]]:
-    """The arrays of `npz_response`; a query with fewer than k hits fills its row up."""
-    shape = (len(answer.results), k)
-    distances = np.full(shape, np.inf, dtype=np.float32)
-    for row, hits in enumerate(answer.results):
-        distances[row, : len(hits.distances)] = hits.distances
-    if id_type == "str":
-        return _str_ids(answer, shape), distances
-    ids = np.full(shape, -1, dtype=np.int64)
-    for row, hits in enumerate(answer.results):
-        ids[row, : len(hits.items.ids)] = hits.items.ids
-    return ids, distances
+def _filled(starts: list[int], k: int) -> NDArray[np.bool_]:
+    """Where the hits stand in arrays of k places a query, (q, k)."""
+    return np.arange(k) < np.diff(starts)[:, None]
 
 
-def _str_ids(answer: SearchAnswer, shape: tuple[int, int]) -> NDArray[np.bytes_]:
-    encoded = [[id.encode("utf-8") for id in hits.items.ids] for hits in answer.results]
-    width = max((len(id) for row in encoded for id in row), default=1)
+def _int_ids(found: list[Any], filled: NDArray[np.bool_]) -> NDArray[np.int64]:
+    ids = np.full(filled.shape, -1, np.int64)
+    ids[filled] = found
+    return ids
+
+
+def _str_ids(found: list[Any], filled: NDArray[np.bool_]) -> NDArray[np.bytes_]:
+    encoded = [id.encode("utf-8") for id in found]
+    width = max(map(len, encoded), default=1)
     if width > NPZ_ID_BYTES_MAX:
         message = f"an id of {width} bytes was found, the arrays take up to {NPZ_ID_BYTES_MAX}: ask for JSON instead"
         raise one(OutOfRange, "ids", message)
-    ids = np.full(shape, b"", dtype=f"S{width}")
-    for row, found in enumerate(encoded):
-        ids[row, : len(found)] = found
+    ids = np.full(filled.shape, b"", dtype=f"S{width}")
+    ids[filled] = encoded
     return ids

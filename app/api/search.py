@@ -150,8 +150,7 @@ async def _answer(call: Call, given: Search) -> Response:
             return npz_response(answer, given.asked.k, id_type)
         return json_response(search_value(answer, given.several, took_s))
 
-    # k is at most what one query answers: a cheap bound that needs no walk over the results.
-    if len(answer.results) * given.asked.k > _HITS_INLINE:
+    if len(answer.hits.distances) > _HITS_INLINE:
         return await asyncio.to_thread(build)
     return build()
 

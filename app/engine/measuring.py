@@ -17,6 +17,7 @@ from app.engine import search
 from app.engine.judging import ByDistance, ByIds, Judge, Queries, Truth, exact_distances
 from app.engine.places import Place
 from app.engine.planning import SearchPlan
+from app.engine.ranking import Ranked
 from app.engine.types import RecallRow
 from app.engine.view import View
 from index.calibration import interval
@@ -115,7 +116,7 @@ class _Measurement:
             took_s = time.perf_counter() - began
             spent_s += took_s
             done.ms.append(took_s * 1000)
-            ids, far = self._others(query, k, found.answers[0])
+            ids, far = self._others(query, k, found.hits)
             done.shares.append(self._judge(query, k, ids, far))
             done.exact &= found.exact
             self._pace.breathe()
@@ -124,7 +125,7 @@ class _Measurement:
         wanted = k if self._queries.own_ids is None else k + 1
         return search.run(self._view, plan, self._queries.vectors[query : query + 1], wanted)
 
-    def _others(self, query: int, k: int, answer: search.Answer) -> tuple[list[Any], NDArray[np.float32]]:
+    def _others(self, query: int, k: int, answer: Ranked) -> tuple[list[Any], NDArray[np.float32]]:
         """The hits without the query's own row."""
         own_ids = self._queries.own_ids
         if own_ids is None:

@@ -53,10 +53,11 @@ def items_at(c: Collection, places: Places, ids: list[Any], include: Include, fi
 
 def _metadata(c: Collection, places: Places) -> list[bytes | None]:
     keys = places.keys()
-    found = c.metadata_of(keys)
-    if len(found) < len(keys):
+    wanted = list(dict.fromkeys(keys))  # several queries may have found the same
+    found = c.metadata_of(wanted)
+    if len(found) < len(wanted):
         now = c.look_again()
-        if now is not places.view and not all(now.is_alive(key) for key in keys if key not in found):
+        if now is not places.view and not all(now.is_alive(key) for key in wanted if key not in found):
             raise MovedOn
     return [found.get(key) for key in keys]
 
@@ -139,31 +140,27 @@ def _search_answer(
     watch: Watch,
 ) -> SearchAnswer:
     """Raises MovedOn."""
-    hits = [_hits(c, answer, asked, left.filter) for answer in found.answers]
+    ranked = found.hits if asked.max_distance is None else found.hits.within(asked.max_distance)
+    items = items_at(c, ranked.places, ranked.ids, asked.include, left.filter)
+    hits = Hits(items, ranked.distances, ranked.starts)
     watch.lap()
     explained = explain(view, left, asked, plan, found, watch) if asked.explain else None
     stages = watch.stages(found)
     return SearchAnswer(hits, found.exact, found.expected_recall, found.calibrated_on, explained, stages)
 
 
-def _hits(c: Collection, answer: search.Answer, asked: Asked, filter: Filter | None) -> Hits:
-    if asked.max_distance is not None:
-        answer = answer.first(int(np.searchsorted(answer.distances, np.float32(asked.max_distance), side="right")))
-    return Hits(items_at(c, answer.places, answer.ids, asked.include, filter), answer.distances)
-
-
 async def find_neighbours(c: Collection, id_: Id, asked: Asked) -> SearchAnswer:
     """One more than asked, then the item itself taken out."""
     view, vector = vector_of(c, id_)
     answer = await _find(c, intake.check_query(vector, view.settings), asked, 1)
-    hits = answer.results[0]
+    hits = answer.hits
     keep = [i for i, other in enumerate(hits.items.ids) if other != id_][: asked.k]
     items = Items(
         [hits.items.ids[i] for i in keep],
         None if hits.items.vectors is None else hits.items.vectors[keep],
         None if hits.items.metadata is None else [hits.items.metadata[i] for i in keep],
     )
-    return answer._replace(results=[Hits(items, hits.distances[keep])])
+    return answer._replace(hits=Hits(items, hits.distances[keep], [0, len(keep)]))
 
 
 # -------------------------------------------------------------------- filters

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from app.engine.places import Group, Places
 from app.engine.planning import SearchPlan, Step
+from app.engine.ranking import Ranked, ranked
 from app.engine.search_queue import too_late
 from app.engine.types import CalibratedOn
 from app.engine.view import View
@@ -19,17 +20,6 @@ MAX_UNLIKE_SHARE = 0.01
 """Of the queries of a request: with more of them farther off than what was calibrated on, no recall is claimed."""
 FEW_HITS = 50
 """Up to so many distances Python compares faster than NumPy (10: 0.5 µs instead of 3)."""
-
-
-class Answer(NamedTuple):
-    """One query's hits, nearest first. ids: n; distances: (n,) float32."""
-
-    ids: list[Any]
-    distances: NDArray[np.float32]
-    places: Places
-
-    def first(self, n: int) -> "Answer":
-        return Answer(self.ids[:n], self.distances[:n], self.places.take(np.arange(min(n, len(self.ids)))))
 
 
 class Took(NamedTuple):
@@ -46,10 +36,9 @@ class Took(NamedTuple):
 
 
 class Results(NamedTuple):
-    """One answer a query. exact: they are the true nearest. merge_ms: bringing the parts together. The rest as in
-    `SearchAnswer`."""
+    """exact: the hits are the true nearest. merge_ms: bringing the parts together. The rest as in `SearchAnswer`."""
 
-    answers: list[Answer]
+    hits: Ranked
     took: tuple[Took, ...]
     exact: bool
     expected_recall: float | None
@@ -58,7 +47,7 @@ class Results(NamedTuple):
 
 
 def run(view: View, search: SearchPlan, queries: Any, k: int, deadline: float = math.inf) -> Results:
-    """One answer a query with min(k, rows left) hits.
+    """min(k, rows left) hits of each query.
 
     queries: `Vectors` of the collection's kind, float32 (typed as any: what searches a part takes its one kind);
     deadline: by `time.monotonic`, looked at before each part. Raises DeadlineExceeded.
@@ -73,14 +62,14 @@ def run(view: View, search: SearchPlan, queries: Any, k: int, deadline: float = 
         took.append(Took(step, (time.perf_counter() - begun) * 1000, hits.exact, dict(hits.params or {})))
     exact = all(t.exact for t in took)
     begun = time.perf_counter()
-    answers = [_merge(view, found, query, k) for query in range(len(queries))]
+    merged = _merge(view, found, k) if len(queries) == 1 else ranked(view, found, len(queries), k)
     merge_ms = (time.perf_counter() - begun) * 1000
     if exact:
-        return Results(answers, tuple(took), True, 1.0, None, merge_ms)
+        return Results(merged, tuple(took), True, 1.0, None, merge_ms)
     expected = search.expected_recall
     if expected is not None and _are_unlike(search, found, queries):
         expected = None
-    return Results(answers, tuple(took), False, expected, search.calibrated_on, merge_ms)
+    return Results(merged, tuple(took), False, expected, search.calibrated_on, merge_ms)
 
 
 def _are_unlike(search: SearchPlan, found: list[tuple[int | None, Found]], queries: NDArray[np.float32]) -> bool:
@@ -95,8 +84,9 @@ def _are_unlike(search: SearchPlan, found: list[tuple[int | None, Found]], queri
     return False
 
 
-def _merge(view: View, found: list[tuple[int | None, Found]], query: int, k: int) -> Answer:
-    hits = [_there(part, f, query) for part, f in found]
+def _merge(view: View, found: list[tuple[int | None, Found]], k: int) -> Ranked:
+    """As `ranked`, of a single query, with a third of the calls of NumPy."""
+    hits = [_there(part, f) for part, f in found]
     if len(hits) == 1:
         group, distances = hits[0]
         places = Places(view, len(distances), (group,))
@@ -106,9 +96,9 @@ def _merge(view: View, found: list[tuple[int | None, Found]], query: int, k: int
     # Hits come by (distance, id). Here they are by distance, with all that tie with the k-th.
     if _some_tie(distances):
         order = sorted(range(len(ids)), key=lambda i: (distances[i], ids[i]))[:k]
-        return Answer([ids[i] for i in order], distances[order], places.take(np.array(order, np.int64)))
-    answer = Answer(ids, distances, places)
-    return answer if len(ids) <= k else answer.first(k)
+        ids, distances, places = [ids[i] for i in order], distances[order], places.take(np.array(order, np.int64))
+    # Where nothing ties there are no more than k.
+    return Ranked(ids, distances, places, [0, len(ids)])
 
 
 def _some_tie(distances: NDArray[np.float32]) -> bool:
@@ -118,9 +108,9 @@ def _some_tie(distances: NDArray[np.float32]) -> bool:
     return bool((distances[1:] == distances[:-1]).any())
 
 
-def _there(part: int | None, found: Found, query: int) -> tuple[Group, NDArray[np.float32]]:
-    """One part's hits of one query, without the padding."""
-    rows, distances = found.rows[query], found.distances[query]
+def _there(part: int | None, found: Found) -> tuple[Group, NDArray[np.float32]]:
+    """One part's hits of the one query, without the padding."""
+    rows, distances = found.rows[0], found.distances[0]
     if len(rows) and rows[-1] < 0:
         n = int(np.count_nonzero(rows >= 0))
         rows, distances = rows[:n], distances[:n]

@@ -98,10 +98,14 @@ class Page:
 
 
 class Hits(NamedTuple):
-    """The hits of one query, nearest first. distances: (n,) float32, as the contract defines them."""
+    """The n hits of q queries, one query after the other, each query's nearest first.
+
+    items: n; distances: (n,) float32, as the contract defines them; starts: q + 1 numbers, query i has the hits from
+    starts[i] up to starts[i + 1]."""
 
     items: Items
     distances: NDArray[np.float32]
+    starts: list[int]
 
 
 Include = frozenset[str]
@@ -181,7 +185,7 @@ class SearchAnswer(NamedTuple):
     calibrated_on: None where the answer is exact. explain: JSON-ready, where that was asked for. stages: seconds, in
     the order of `app.metrics.ours.STAGES`."""
 
-    results: list[Hits]
+    hits: Hits
     exact: bool
     expected_recall: float | None
     calibrated_on: CalibratedOn | None

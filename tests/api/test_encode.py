@@ -1,6 +1,7 @@
 """Answers as bytes: shortest float32 decimals, metadata as stored, arrays filled up."""
 
 import io
+from itertools import accumulate
 
 import numpy as np
 import orjson
@@ -13,13 +14,17 @@ from app.engine.errors import OutOfRange
 from app.engine.types import Hits, Id, Items, SearchAnswer
 
 
-def hits(ids: list[Id], distances: list[float]) -> Hits:
-    return Hits(Items(list(ids)), np.array(distances, np.float32))
+def answered(*found: tuple[list[Id], list[float]]) -> SearchAnswer:
+    """Ids and distances of each query's hits."""
+    ids = [id_ for ids, _ in found for id_ in ids]
+    distances = np.array([distance for _, distances in found for distance in distances], np.float32)
+    starts = [0, *accumulate(len(ids) for ids, _ in found)]
+    return SearchAnswer(Hits(Items(ids), distances, starts), True, None, None)
 
 
 def test_a_search_answer_is_the_contracts() -> None:
-    found = Hits(Items([42], None, [b'{"pos":"noun"}']), np.array([0.1834], np.float32))
-    body = json_response(search_value(SearchAnswer([found], False, 0.962, "data"), False, 0.0007)).body
+    found = Hits(Items([42], None, [b'{"pos":"noun"}']), np.array([0.1834], np.float32), [0, 1])
+    body = json_response(search_value(SearchAnswer(found, False, 0.962, "data"), False, 0.0007)).body
     assert body == (
         b'{"hits":[{"id":42,"distance":0.1834,"metadata":{"pos":"noun"}}],'
         b'"exact":false,"expected_recall":0.962,"calibrated_on":"data","took_ms":0.7}'
@@ -27,7 +32,7 @@ def test_a_search_answer_is_the_contracts() -> None:
 
 
 def test_several() -> None:
-    answer = SearchAnswer([hits([1], [0.5]), hits([], [])], True, None, None)
+    answer = answered(([1], [0.5]), ([], []))
     value = orjson.loads(json_response(search_value(answer, True, 0)).body)
     assert [len(result["hits"]) for result in value["results"]] == [1, 0]
 
@@ -56,25 +61,23 @@ def test_float32_goes_out_as_the_shortest_decimal(numbers: list[float]) -> None:
 
 
 def test_npz_of_ints_is_filled_up() -> None:
-    got = np.load(
-        io.BytesIO(npz_response(SearchAnswer([hits([5, 2], [0, 1]), hits([], [])], True, None, None), 3, "int").body)
-    )
+    got = np.load(io.BytesIO(npz_response(answered(([5, 2], [0, 1]), ([], [])), 3, "int").body))
     assert got["ids"].dtype == np.int64 and got["ids"].tolist() == [[5, 2, -1], [-1, -1, -1]]
     assert got["distances"].dtype == np.float32
     assert got["distances"].tolist() == [[0, 1, np.inf], [np.inf] * 3]
 
 
 def test_npz_of_strings() -> None:
-    answer = SearchAnswer([hits(["é", "abc"], [0, 1]), hits(["x" * 64], [0])], True, None, None)
+    answer = answered((["é", "abc"], [0, 1]), (["x" * 64], [0]))
     got = np.load(io.BytesIO(npz_response(answer, 2, "str").body))
     assert got["ids"].tolist() == [["é".encode(), b"abc"], [b"x" * 64, b""]]
 
 
 def test_npz_of_strings_without_hits() -> None:
-    got = np.load(io.BytesIO(npz_response(SearchAnswer([hits([], [])], True, None, None), 2, "str").body))
+    got = np.load(io.BytesIO(npz_response(answered(([], [])), 2, "str").body))
     assert got["ids"].tolist() == [[b"", b""]]
 
 
 def test_npz_of_longer_strings_is_refused() -> None:
     with pytest.raises(OutOfRange, match="JSON"):
-        npz_response(SearchAnswer([hits(["é" * 33], [0])], True, None, None), 1, "str")
+        npz_response(answered((["é" * 33], [0])), 1, "str")

@@ -47,7 +47,7 @@ async def judge(rig: Rig, worker: Collection, filter: Json, page: int = 100, k: 
     assert shown == {id_: rig.model[id_][1] for id_ in wanted}, filter
     for recall, n in ((EXACTLY, len(rig.model) + 3), *(((None, k),) if k else ())):
         asked = Asked(n, recall, filter=given)
-        hits = (await reading.find(worker, np.ones((1, rig.dimension), np.float32), asked)).results[0]
+        hits = (await reading.find(worker, np.ones((1, rig.dimension), np.float32), asked)).hits
         found = hits.items.ids
         assert len(set(found)) == len(found) == min(n, len(wanted)) and set(found) <= set(wanted), filter
         assert hits.items.metadata == [rig.model[id_][1] for id_ in found], filter

@@ -364,7 +364,7 @@ class Rig:
         assert items.vectors is not None
         assert bits(items.vectors) == [self.model[i][0] for i in ids]
         plan = planning.plan(view, len(ids) + 3, EXACTLY)
-        found = search.run(view, plan, self.query(), len(ids) + 3).answers[0].ids
+        found = search.run(view, plan, self.query(), len(ids) + 3).hits.ids
         assert sorted(found) == sorted(ids)
 
 

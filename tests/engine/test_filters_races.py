@@ -139,7 +139,7 @@ def test_a_hit_matches_what_is_shown(rig: Rig, monkeypatch: pytest.MonkeyPatch, 
     searchers = Between(after=list(outs))
     worker = worker_with(rig, searchers=searchers)
     asked = Asked(20, EXACTLY, filter=parsed(ODD))
-    found = at_rest(reading.find(worker, np.ones((1, 4), np.float32), asked)).results[0].items
+    found = at_rest(reading.find(worker, np.ones((1, 4), np.float32), asked)).hits.items
     assert not searchers.after
     assert sorted(found.ids) == matching(rig, ODD)
     assert found.metadata == [rig.model[id_][1] for id_ in found.ids]

@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from app import logs
 from app.api.seen import count_search
 from app.engine.filters.shape import MOST, shape
-from app.engine.types import SearchAnswer
+from app.engine.types import Hits, Items, SearchAnswer
 from app.metrics import kinds, ours, shared
 from app.metrics.kinds import Counter, Gauge, Histogram
 from app.metrics.shared import FIRST, MINE, PID, SLOTS, STARTS, VARIABLE, Block, Mine
@@ -140,9 +140,10 @@ def test_a_search_is_counted_by_what_is_known_of_it() -> None:
 
     before = counted()
     stages = (0.0, 1e-6, 1e-5, 1e-4, 0.5, 100.0)
-    count_search(1, SearchAnswer([], True, 1.0, None, None, stages))
-    count_search(1, SearchAnswer([], False, 0.75, "data", None, stages))
-    count_search(1, SearchAnswer([], False, None, "data", None, stages))
+    nothing = Hits(Items([]), np.empty(0, np.float32), [0, 0])
+    count_search(1, SearchAnswer(nothing, True, 1.0, None, None, stages))
+    count_search(1, SearchAnswer(nothing, False, 0.75, "data", None, stages))
+    count_search(1, SearchAnswer(nothing, False, None, "data", None, stages))
     assert np.subtract(counted(), before).tolist() == [1.0, 1.0, 1.0, 0.75]
 
 
