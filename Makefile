@@ -11,9 +11,11 @@ VENV = .venv
 PORT ?= 8080
 TORCH = torch==2.13.0
 DEMO = demo-data
+PEERS_VENV = build/peers-venv
+ASKED_PEERS = $(shell echo '$(BENCH)' | sed -n 's/.*--peers[ =]*\([a-z,]*\).*/\1/p')
 SERVE = $(VENV)/bin/seedvec serve --port $(PORT) $(if $(WORKERS),--workers $(WORKERS))
 
-.PHONY: setup serve demo test faults soak fuzz overload check format bench bench-dataloader bench-filtered bench-metadata bench-recall bench-restart bench-scale bench-snapshots bench-sparse bench-transfer clean
+.PHONY: setup serve demo test faults soak fuzz overload check format bench bench-dataloader bench-filtered bench-ingest bench-metadata bench-recall bench-restart bench-scale bench-snapshots bench-sparse bench-transfer clean
 
 setup: $(VENV)/.installed
 
@@ -65,9 +67,21 @@ format: setup
 	$(VENV)/bin/ruff check --fix-only .
 	$(VENV)/bin/ruff format .
 
-bench: setup
+# Beside chromadb, lancedb, milvus-lite, qdrant-edge-py and plain Faiss, all on the same data in the same run; the peers
+# have an environment of their own, made at the first run that asks for another than plain.
+#   make bench BENCH='--quick --peers plain'            a few minutes, nothing to install
+#   make bench BENCH='--data FILE.hdf5 --keep DIR'      any ann-benchmarks file; the second run is shorter
+bench: setup $(if $(filter plain,$(ASKED_PEERS)),,$(PEERS_VENV)/.installed)
+	$(VENV)/bin/python -m benchmarks.compare --python $(PEERS_VENV)/bin/python $(BENCH)
+
+$(PEERS_VENV)/.installed: benchmarks/peers/requirements.txt
+	@test -x $(PEERS_VENV)/bin/python || $(PYTHON) -m venv $(PEERS_VENV)
+	$(PEERS_VENV)/bin/python -m pip install -q --disable-pip-version-check -r $<
+	@touch $@
+
+# Adding by kind of index: until acknowledged and until indexed, memory meanwhile, recall, a restart.
+bench-ingest: setup
 	$(VENV)/bin/python -m benchmarks.ingest $(BENCH)
-	$(VENV)/bin/python -m benchmarks.search_http $(BENCH)
 
 # From kill -9 to the first right answer, with 1,000,000 × 128 stored.
 bench-restart: setup

@@ -4,7 +4,7 @@ In such a file: /train (n×d float32), /test (q×d), /neighbors (q×100: exact n
 (q×100: Euclidean, or 1 − cosine where the attribute `distance` is "angular").
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import faiss
@@ -46,6 +46,11 @@ def load(file: Path | None, rows: int | None) -> Dataset:
         queries = queries[:QUERIES]
         distances = _truth(METRICS[distance], train, queries)
     return Dataset(file.stem, METRICS[distance], train, queries, distances)
+
+
+def first(data: Dataset, queries: int) -> Dataset:
+    """With no more queries than that."""
+    return replace(data, queries=data.queries[:queries], distances=data.distances[:queries])
 
 
 def recall(data: Dataset, found: NDArray[np.float32], k: int) -> float:
