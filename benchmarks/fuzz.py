@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tests.fuzz import raw
-from tests.fuzz.reference import ENV, PATIENT, Tried, attempt, private_bytes
+from tests.fuzz.reference import ENV, PATIENT, Tried, attempt
 from tests.harness import ROOT, Server
 
 WANTED = 10_000
@@ -64,11 +64,11 @@ def reference(given: argparse.Namespace, folder: Path) -> bool:
         ]
         tried = dict(zip(runs, (one.result() for one in begun), strict=True))
         found = [told(name, one) for name, one in tried.items()]
-        memory = private_bytes(server)
+        memory = server.private_bytes()
         print(
             f"\nrequests that no library would send: {dict(sorted(raw.attempt(server, given.raw, given.seed).items()))}"
         )
-        print(f"private memory after them: {private_bytes(server) - memory >> 10} KiB more")
+        print(f"private memory after them: {server.private_bytes() - memory >> 10} KiB more")
     cases = sum(one.cases for one in tried.values())
     print(f"\n{cases:,} cases (wanted: {WANTED:,})")
     return grown(tried["cheap"]) or any(found) or cases < WANTED

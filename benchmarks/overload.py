@@ -160,16 +160,7 @@ class Watch(threading.Thread):
             assert connection.getresponse().status == 200
             connection.close()
             self.livez_s.append(time.perf_counter() - begun)
-            self.private.append(private_bytes(self.server))
-
-
-def private_bytes(server: Server) -> int:
-    """RssAnon of all workers."""
-    total = 0
-    for pid in server.children("app.worker"):
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-        total += 1024 * int(next(line for line in lines if line.startswith("RssAnon")).split()[1])
-    return total
+            self.private.append(self.server.private_bytes())
 
 
 def ms(values: Sequence[float], share: float) -> str:
@@ -184,7 +175,7 @@ def overload(server: Server, kind: str, seconds: float, times: float) -> None:
         requests = [load.request(path, text) for text in bodies]
         calm = load.run(requests, 3.0)
     capacity = len(calm.latencies_s) / calm.elapsed_s
-    watch, before = Watch(server), private_bytes(server)
+    watch, before = Watch(server), server.private_bytes()
     watch.start()
     time.sleep(1)
     told = OpenLoop(server.port, requests, times * capacity).run(seconds)

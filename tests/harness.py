@@ -16,7 +16,7 @@ from typing import BinaryIO
 import httpx
 
 from storage.check import check
-from tests.processes import command, descendants, wait_gone
+from tests.processes import command, descendants, holder_of, private_bytes, unread_bytes, wait_gone
 from tests.wire import Collection, Wire
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -26,6 +26,7 @@ START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 30.0
 ORPHAN_TIMEOUT_S = 5.0
 LOG_TAIL_BYTES = 20_000
+MOST_CONNECTIONS = 32
 
 SMALL = {
     "SEEDVEC_PENDING_ROWS": "400",
@@ -178,6 +179,43 @@ class Server:
 
     def collection(self, name: str) -> Collection:
         return Collection(self.wire(), name)
+
+    def worker_of(self, wire: Wire) -> int:
+        """Process id of the worker that serves this connection, by what /proc says about its socket."""
+        wire.ok(200, "GET", "/livez")
+        pid = holder_of(self.port, wire.connect(), self.children("app.worker"))
+        assert pid is not None, "no worker holds the connection that was just answered"
+        return pid
+
+    def wire_to_each(self) -> list[Wire]:
+        """A connection to each worker. They come up one after the other: connections go on being opened meanwhile."""
+        found: dict[int, Wire] = {}
+
+        def complete() -> bool:
+            for _ in range(MOST_CONNECTIONS):
+                if len(found) == self.workers:
+                    break
+                wire = self.wire()
+                found.setdefault(self.worker_of(wire), wire)
+            return len(found) == self.workers
+
+        wait_for(f"connections are dealt to {self.workers} workers", complete, every_s=0.2)
+        return list(found.values())
+
+    def wait_ready(self, name: str, timeout_s: float = 60.0) -> None:
+        """Until every worker has opened the collection's index. `Collection.wait_ready` waits for one of them: what
+        is asked on other connections may be answered without the index for a moment more."""
+        for wire in self.wire_to_each():
+            Collection(wire, name).wait_ready(timeout_s)
+
+    def wait_read(self, connection: socket.socket) -> None:
+        """Until a worker has read all that was sent on a connection of one's own."""
+        port = connection.getsockname()[1]
+        wait_for("a worker has read it", lambda: unread_bytes(self.port, port) == 0, every_s=0.01)
+
+    def private_bytes(self) -> int:
+        """Memory that no file stands behind, of all workers together."""
+        return sum(private_bytes(pid) for pid in self.children("app.worker"))
 
     def children(self, module: str = "") -> list[int]:
         """Process ids below the supervisor, of `python -m <module>` where one is named ("app.worker")."""

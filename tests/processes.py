@@ -78,10 +78,31 @@ def holder_of(server_port: int, client_port: int, among: Iterable[int]) -> int |
     return None
 
 
+def unread_bytes(server_port: int, client_port: int) -> int | None:
+    """What a loopback connection's client has sent and the server has not read (None: it is not open)."""
+    there, here = _socket(server_port, client_port), _socket(client_port, server_port)
+    if there is None or here is None:
+        return None
+    sending, receiving = here[4].partition(":")[0], there[4].partition(":")[2]
+    return int(sending, 16) + int(receiving, 16)
+
+
+def private_bytes(pid: int) -> int:
+    """Memory that no file stands behind (RssAnon). Raises FileNotFoundError where the process is gone."""
+    lines = (PROC / str(pid) / "status").read_text().splitlines()
+    return 1024 * int(next(line for line in lines if line.startswith("RssAnon:")).split()[1])
+
+
 def _inode(server_port: int, client_port: int) -> str | None:
+    found = _socket(server_port, client_port)
+    return None if found is None else found[9]
+
+
+def _socket(local_port: int, remote_port: int) -> list[str] | None:
+    """Fields of a TCP socket's line."""
     for line in (PROC / "net/tcp").read_text().splitlines()[1:]:
         field = line.split()
         local, remote = (int(address.rpartition(":")[2], 16) for address in field[1:3])
-        if (local, remote) == (server_port, client_port):
-            return field[9]
+        if (local, remote) == (local_port, remote_port):
+            return field
     return None

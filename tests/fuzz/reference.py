@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import subprocess
 import sys
 import threading
@@ -78,15 +77,6 @@ def fill(server: Server) -> None:
     client.post("/v1/snapshots", json={"name": "monday", "collections": ["colours"]})
 
 
-def private_bytes(server: Server) -> int:
-    """Of all workers together."""
-    total = 0
-    for pid in server.children("app.worker"):
-        status = Path(f"/proc/{pid}/status").read_text()
-        total += 1024 * int(re.findall(r"RssAnon:\s+(\d+)", status)[0])
-    return total
-
-
 def attempt(server: Server, folder: Path, options: list[str], seed: int = 1) -> Tried:
     """Runs schemathesis with those options besides; folder: where it may leave what it found."""
     fill(server)
@@ -106,12 +96,12 @@ def attempt(server: Server, folder: Path, options: list[str], seed: int = 1) -> 
 @contextmanager
 def filled_again(server: Server) -> Iterator[list[int]]:
     """Every second meanwhile, so that cases find something; the list gets what the workers take then."""
-    found, over = [private_bytes(server)], threading.Event()
+    found, over = [server.private_bytes()], threading.Event()
 
     def go() -> None:
         while not over.wait(FILL_S):
             fill(server)
-            found.append(private_bytes(server))
+            found.append(server.private_bytes())
 
     thread = threading.Thread(target=go)
     thread.start()
@@ -120,7 +110,7 @@ def filled_again(server: Server) -> Iterator[list[int]]:
     finally:
         over.set()
         thread.join()
-        found.append(private_bytes(server))
+        found.append(server.private_bytes())
 
 
 def _by_operation(counted: dict[str, int]) -> dict[str, dict[int, int]]:

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from tests.harness import Server
-from tests.service.test_every_worker_sees import one_wire_each
 from tests.wire import Collection
 
 DIMENSION = 4
@@ -122,7 +121,7 @@ def test_switched_between_two_requests(shared_server: Server, client: httpx.Clie
     threads = [threading.Thread(target=ask) for _ in range(3)]
     for thread in threads:
         thread.start()
-    wires = one_wire_each(shared_server)
+    wires = shared_server.wire_to_each()
     for i in range(20):
         name = ("green", "blue")[i % 2]
         put(client, "live", name, 200)

@@ -63,14 +63,6 @@ def answer(connection: socket.socket) -> tuple[int, dict[str, Any]]:
     return response.status, json.loads(response.read())
 
 
-def private_bytes(server: Server) -> int:
-    total = 0
-    for pid in server.children("app.worker"):
-        text = Path(f"/proc/{pid}/status").read_text()
-        total += 1024 * int(re.findall(r"RssAnon:\s+(\d+)", text)[0])
-    return total
-
-
 # ---------------------------------------------------------------- names
 
 
@@ -102,7 +94,7 @@ def test_path_traversal_in_names(server: Server, method: str, name: str) -> None
 
 def test_a_body_of_200_mb(server: Server) -> None:
     """Declared and not: refused before it is held."""
-    before = private_bytes(server)
+    before = server.private_bytes()
     for chunked in (False, True):
         with opened(server) as connection:
             if chunked:
@@ -118,7 +110,7 @@ def test_a_body_of_200_mb(server: Server) -> None:
                 connection.sendall(head("POST", f"{C}/search", 200_000_000))
                 assert answer(connection)[0] == 413
         assert good(server) < UNSEEN_S
-    assert private_bytes(server) - before < 160 * 2**20
+    assert server.private_bytes() - before < 160 * 2**20
 
 
 @pytest.mark.parametrize(
@@ -173,7 +165,7 @@ def test_cut_off_in_mid_body(server: Server, path: str) -> None:
 @pytest.mark.parametrize("start", [b"GET /v1/", b"GET /v1 HTTP/1.1\r\nx: ", b"GET /v1 HTTP/1.1\r\n"])
 def test_a_head_without_end(server: Server, start: bytes) -> None:
     """A path, one header, and many headers: 24 MB of it, of which a fraction is read."""
-    before = private_bytes(server)
+    before = server.private_bytes()
     with opened(server) as connection:
         piece = (b"a: b\r\n" * 20_000) if start.endswith(b"\n") else b"y" * 120_000
         connection.sendall(start)
@@ -183,7 +175,7 @@ def test_a_head_without_end(server: Server, start: bytes) -> None:
         with suppress(ConnectionError):  # told, but with so much unread that the answer may be lost on its way
             assert answer(connection)[0] == 431
     assert good(server) < UNSEEN_S
-    assert private_bytes(server) - before < 32 * 2**20
+    assert server.private_bytes() - before < 32 * 2**20
 
 
 def test_a_head_of_64_kib_is_taken(server: Server) -> None:
@@ -198,7 +190,7 @@ def test_a_head_of_64_kib_is_taken(server: Server) -> None:
 
 def test_requests_without_waiting_for_answers(server: Server) -> None:
     """50,000 on one connection: the first are answered, then it is closed."""
-    before = private_bytes(server)
+    before = server.private_bytes()
     with opened(server) as connection:
         few = b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n"
         connection.sendall(few * 20)
@@ -212,7 +204,7 @@ def test_requests_without_waiting_for_answers(server: Server) -> None:
             while connection.recv(1 << 16):
                 pass
     assert good(server) < UNSEEN_S
-    assert private_bytes(server) - before < 32 * 2**20
+    assert server.private_bytes() - before < 32 * 2**20
 
 
 # ---------------------------------------------------------------- slow clients
@@ -319,7 +311,7 @@ def test_10000_idle_connections(tmp_path: Path) -> None:
         with Server(tmp_path / "data", env=env) as server, ExitStack() as stack:
             server.client.put(C, json={"dimension": 2, "metric": "l2", "id_type": "str"}).raise_for_status()
             server.client.post(f"{C}/vectors", json={"ids": ["a"], "vectors": [[1, 0]]}).raise_for_status()
-            before, idle = private_bytes(server), []
+            before, idle = server.private_bytes(), []
             for n in range(count):
                 idle.append(stack.enter_context(opened(server)))
                 if n % 1000 == 999:
@@ -332,7 +324,7 @@ def test_10000_idle_connections(tmp_path: Path) -> None:
             assert httpx.get(f"{server.url}/livez", verify=False, trust_env=False).status_code == 200
             idle[-1].sendall(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n")
             assert answer(idle[-1]) == (200, {"status": "alive"})
-            assert (private_bytes(server) - before) / count < 40_000
+            assert (server.private_bytes() - before) / count < 40_000
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, most))
 

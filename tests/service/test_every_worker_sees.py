@@ -6,39 +6,13 @@ import time
 import numpy as np
 from numpy.typing import NDArray
 
-from tests.harness import Server
+from tests.harness import MOST_CONNECTIONS, Server
 from tests.oracle import Oracle
-from tests.processes import holder_of
-from tests.wire import Collection, Wire
+from tests.wire import Collection
 
 DIMENSION = 8
 ROUNDS = 150
 HAMMER_S = 6.0
-MOST_CONNECTIONS = 32
-
-
-def worker_of(server: Server, wire: Wire) -> int:
-    """Process id of the worker that serves this connection, by what /proc says about its socket."""
-    wire.ok(200, "GET", "/livez")
-    pid = holder_of(server.port, wire.connect(), server.children("app.worker"))
-    assert pid is not None, "no worker holds the connection that was just answered"
-    return pid
-
-
-def one_wire_each(server: Server) -> list[Wire]:
-    """A connection to each worker. Workers come up one after the other: connections go on being opened meanwhile."""
-    found: dict[int, Wire] = {}
-    end = time.monotonic() + 20
-    while len(found) < server.workers and time.monotonic() < end:
-        for _ in range(MOST_CONNECTIONS):
-            wire = server.wire()
-            found.setdefault(worker_of(server, wire), wire)
-            if len(found) == server.workers:
-                break
-        else:
-            time.sleep(0.2)
-    assert len(found) == server.workers, f"all connections went to {len(found)} of {server.workers} workers"
-    return list(found.values())
 
 
 def drawn(rng: np.random.Generator, n: int = 1) -> NDArray[np.float32]:
@@ -47,18 +21,18 @@ def drawn(rng: np.random.Generator, n: int = 1) -> NDArray[np.float32]:
 
 def test_connections_are_dealt_evenly(server: Server) -> None:
     """What one worker got while the other was not up yet is made up for by those that come after."""
-    one_wire_each(server)
+    server.wire_to_each()
     for _ in range(MOST_CONNECTIONS):
-        worker_of(server, server.wire())
+        server.worker_of(server.wire())
     # A connection that a worker has closed may still be counted by the supervisor for a moment, readyz's among them.
-    by_worker = [worker_of(server, wire) for wire in server.wires]
+    by_worker = [server.worker_of(wire) for wire in server.wires]
     counts = sorted(by_worker.count(pid) for pid in set(by_worker))
     assert len(counts) == 2 and counts[1] - counts[0] <= 2, f"connections went to the workers as {counts}"
 
 
 def test_written_at_one_seen_at_the_other(server: Server) -> None:
     """Alternating sides; sealing and merging happen meanwhile, because the bounds are small."""
-    first, second = (Collection(wire, "seen") for wire in one_wire_each(server))
+    first, second = (Collection(wire, "seen") for wire in server.wire_to_each())
     first.create(DIMENSION, metric="l2", id_type="int")
     assert second.describe()["count"] == 0
     rng, oracle = np.random.default_rng(1), Oracle(DIMENSION, "l2")
@@ -86,7 +60,7 @@ def test_written_at_one_seen_at_the_other(server: Server) -> None:
 
 def test_names_come_and_go_for_all(server: Server) -> None:
     """Created, dropped and made anew with another dimension: at the other worker from the answer on."""
-    first, second = (Collection(wire, "name") for wire in one_wire_each(server))
+    first, second = (Collection(wire, "name") for wire in server.wire_to_each())
     rng = np.random.default_rng(2)
     for round in range(10):
         one, other = (first, second) if round % 2 else (second, first)
@@ -141,13 +115,13 @@ class Hammer(threading.Thread):
 
 
 def test_hammered_from_both_sides(server: Server) -> None:
-    one_wire_each(server)
+    server.wire_to_each()
     one: list[Collection] = []
     other: list[Collection] = []
     pids = server.children("app.worker")
     while min(len(one), len(other)) < 4:
         wire = server.wire()
-        (one if worker_of(server, wire) == pids[0] else other).append(Collection(wire, "hammered"))
+        (one if server.worker_of(wire) == pids[0] else other).append(Collection(wire, "hammered"))
     # Exact answers: the hammer asks for the very vector it wrote, which no index may miss under l2 either, but what
     # an index finds is another test's matter. Under "flat" only visibility can fail here.
     one[0].create(DIMENSION, metric="l2", id_type="int", index={"kind": "flat"})

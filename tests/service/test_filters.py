@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from tests.filter_reference import matches
 from tests.harness import SMALL, Server, wait_for
-from tests.service.test_every_worker_sees import one_wire_each
 from tests.wire import Collection
 
 DIMENSION = 4
@@ -45,7 +44,7 @@ def assert_answers(c: Collection, model: dict[int, Json], filter: Json) -> None:
 
 def test_filters_see_every_acknowledged_write_at_every_worker(server: Server) -> None:
     """Whoever wrote: the other one answers with it at once. Rows are sealed and merged meanwhile."""
-    first, second = (Collection(wire, "both") for wire in one_wire_each(server))
+    first, second = (Collection(wire, "both") for wire in server.wire_to_each())
     first.create(DIMENSION, metric="l2", id_type="int")
     model: dict[int, Json] = {}
     for round_ in range(ROUNDS):
@@ -124,7 +123,7 @@ def test_killed_in_a_bulk_write_all_or_nothing(tmp_path: Path, act: str, place: 
         if place == "database.committed":
             for id_ in matching(model, filter):
                 del model[id_]
-        for wire in one_wire_each(server):
+        for wire in server.wire_to_each():
             c = Collection(wire, "kept")
             assert c.describe()["count"] == len(model)
             for asked in (filter, {"seen": True}, {"n": {"$lt": 1_100}}, {"n": {"$exists": True}}):
@@ -151,7 +150,7 @@ def test_after_a_restart_nothing_is_parsed_again(tmp_path: Path) -> None:
         server.stop()
         said = len(server.log_path.read_bytes())
         server.start()
-        for wire in one_wire_each(server):
+        for wire in server.wire_to_each():
             assert_answers(Collection(wire, "kept"), model, {"word": "w3", "n": {"$gte": 700}})
         assert DERIVED.encode() not in server.log_path.read_bytes()[said:]
         server.stop()
@@ -160,7 +159,7 @@ def test_after_a_restart_nothing_is_parsed_again(tmp_path: Path) -> None:
         # Until the sealer comes to it, which it has to be kept from for a while.
         server.env["SEEDVEC_FAILPOINTS"] = "columns.write@app.sealer:sleep=20"
         server.start()
-        for wire in one_wire_each(server):
+        for wire in server.wire_to_each():
             assert_answers(Collection(wire, "kept"), model, {"word": "w3", "n": {"$gte": 700}})
         assert server.log_path.read_bytes()[said:].count(DERIVED.encode()) == server.workers
         server.kill()
@@ -171,7 +170,7 @@ def test_after_a_restart_nothing_is_parsed_again(tmp_path: Path) -> None:
 
 def test_filters_while_others_write(server: Server) -> None:
     """Items move between two values: a filter for either never shows one with the other."""
-    first, second = one_wire_each(server)
+    first, second = server.wire_to_each()
     writer, reader = Collection(first, "moves"), Collection(second, "moves")
     writer.create(DIMENSION, metric="l2", id_type="int")
     writer.add(list(range(300)), drawn(300), [{"side": "left"} for _ in range(300)])

@@ -45,6 +45,7 @@ def test_a_server_notices_that_real_queries_find_too_little(tmp_path: Path) -> N
         # Connections are dealt out evenly: one to each worker.
         both = [server.collection("c"), server.collection("c")]
         rows = filled(both[0])
+        server.wait_ready("c")
         others = unlike_the_data(200, 8)
         true = truth(rows, others)
         # These are part of the sample too; the ones below are more, so that it is not only them it is calibrated on.

@@ -49,7 +49,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         c = running.collection("measured")
         c.create(DIMENSION, metric="l2", id_type="int", index={"kind": "hnsw", "m": 8, "ef_construction": 40})
         c.add_npy(VECTORS, first_id=0)
-        c.wait_ready(110)
+        running.wait_ready("measured", 110)
         yield running
 
 

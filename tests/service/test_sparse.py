@@ -15,7 +15,6 @@ import seedvec
 from seedvec.sparse import SparseRows, concatenate
 from tests.harness import SMALL, Server
 from tests.index.sparse_data import drawn, true_distances
-from tests.service.test_every_worker_sees import one_wire_each
 from tests.wire import NPY, Collection
 
 D = 30_522
@@ -101,7 +100,7 @@ def test_a_life(server: Server, metric: str, dtype: str) -> None:
     """Rows pend, are sealed, merged, replaced, patched and deleted; every worker answers with what is there, after a
     kill as well."""
     name, model = f"life-{metric}", Model(metric, np.dtype(dtype))
-    wires = [Collection(wire, name) for wire in one_wire_each(server)]
+    wires = [Collection(wire, name) for wire in server.wire_to_each()]
     wires[0].create(D, sparse=True, metric=metric, dtype=dtype)
     for round_ in range(12):
         writer, reader = wires[round_ % 2], wires[(round_ + 1) % 2]
