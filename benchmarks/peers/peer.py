@@ -74,7 +74,7 @@ class Peer(ABC):
         """Each one item with its vector."""
 
     def run(
-        self, asks: Sequence[Ask], clients: int, seconds: float, warm_s: float = 0.0, most: int = NO_LIMIT
+        self, asks: Sequence[Ask], clients: int, seconds: float, *, warm_s: float = 0, most: int = NO_LIMIT
     ) -> Timed:
         """The first `warm_s` do not count."""
         calls: Sequence[Callable[[], Any]] = asks
@@ -82,14 +82,14 @@ class Peer(ABC):
             by_threads(calls, clients, warm_s, NO_LIMIT, self.in_each_thread)
         return by_threads(calls, clients, seconds, most, self.in_each_thread)
 
-    def in_each_thread(self) -> None:
+    def in_each_thread(self) -> None:  # noqa: B027
         """What a client's thread does first."""
 
     def pids(self) -> list[int]:
         """The processes that hold its memory."""
         return [os.getpid()]
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027
         """Once, at the end; also where nothing was opened."""
 
 

@@ -4,8 +4,8 @@
     {"op": "ingest", "vectors": NPY, "bucket": true}                       → {"acknowledged_s", "indexed_s"}
     {"op": "tune", "queries": NPY, "truth": NPY, "k": 10, "recall": 0.95, "buckets": null}
                                                                            → {"params", "recall", "tried"}
-    {"op": "search", "queries": NPY, "k": 10, "params": {…}, "clients": c, "seconds": s, "buckets": null, "answers": NPY}
-                                                            → {"qps", "p50_ms", "p99_ms", "elapsed_s", "failures"}
+    {"op": "search", "queries": NPY, "k": 10, "params": {…}, "clients": c, "seconds": s, "buckets": null,
+     "answers": NPY}                                        → {"qps", "p50_ms", "p99_ms", "elapsed_s", "failures"}
     {"op": "batch", "queries": NPY, "k": 10, "params": {…}, "answers": NPY}              → {"elapsed_s"}
     {"op": "fetch", "ids": NPY, "clients": c, "seconds": s}                → as `search`
     {"op": "pids"} → {"pids"}                                               {"op": "close"} ends the process
@@ -113,7 +113,7 @@ def _recall(peer: Peer, timed: Timed, truth: NDArray[np.float32], k: int) -> flo
 def _search(peer: Peer, asked: dict[str, Any]) -> dict[str, Any]:
     queries, k = np.load(asked["queries"]), asked["k"]
     asks = peer.searches(queries, k, asked["params"], asked["buckets"])
-    timed = peer.run(asks, asked["clients"], asked["seconds"], WARM_S)
+    timed = peer.run(asks, asked["clients"], asked["seconds"], warm_s=WARM_S)
     _write(asked["answers"], {n: peer.hits(answer) for n, answer in timed.answers.items()}, len(queries), k)
     return _figures(timed)
 
@@ -130,7 +130,7 @@ def _batch(peer: Peer, asked: dict[str, Any]) -> dict[str, Any]:
 
 
 def _fetch(peer: Peer, asked: dict[str, Any]) -> dict[str, Any]:
-    return _figures(peer.run(peer.fetches(np.load(asked["ids"])), asked["clients"], asked["seconds"], WARM_S))
+    return _figures(peer.run(peer.fetches(np.load(asked["ids"])), asked["clients"], asked["seconds"], warm_s=WARM_S))
 
 
 def _figures(timed: Timed) -> dict[str, Any]:
