@@ -16,7 +16,7 @@ from app.engine import errors
 from app.engine.collection import Collection, Limits, Pools
 from app.engine.recovery import recover
 from app.engine.types import Idempotency, Rows
-from storage.failpoints import armed
+from storage.failpoints import armed, watched
 from storage.turns import Turns
 from storage.writes import Turn
 from tests.engine.rig import Rig, listed
@@ -223,19 +223,27 @@ def test_an_unknown_outcome_keeps_the_file(run: Run, rig: Rig, c: Collection) ->
 def test_a_request_that_goes_away_does_not_take_its_file_along(run: Run, rig: Rig, c: Collection) -> None:
     """Its write was queued and goes on: the segment must be there when the catalogue names it."""
     turns = Turns(rig.folder / "write.lock")
+    published, named = threading.Event(), threading.Event()
+
+    def held(name: str, _: object) -> None:
+        if name == "segment.published":
+            published.set()
+            assert named.wait(30)
 
     async def cancelled() -> None:
         task = asyncio.create_task(c.add(rows(None, LARGE), None))
-        await until(lambda: any(name.endswith(".h5") for name in stray(rig)))
+        await until(published.is_set)
+        assert any(name.endswith(".h5") for name in stray(rig))
         with turns.turn():
+            named.set()
             await asyncio.sleep(0.3)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
         await c.writer.run(lambda turn: None)  # behind it in the queue
 
-    # The file is there, and its transaction waits: long enough to be seen between the two.
-    with armed("segment.published:sleep=0.1"):
+    # The file is there, and its transaction waits for the turn, which is another's.
+    with watched(held):
         run(cancelled())
     turns.close()
     assert [row.rows for row in rig.segments()] == [LARGE] and len(listed(c)) == LARGE

@@ -305,10 +305,10 @@ def chunked_with(path: Path, chunk: bytes, **how: Any) -> Path:
 )
 def test_chunks_that_lie(chunk: bytes, how: dict[str, Any], tmp_path: Path) -> None:
     path = chunked_with(tmp_path / "f.h5", chunk, **how)
-    began = time.monotonic()
+    began = time.process_time()
     with pytest.raises(BadFile):
         read("hdf5", path)
-    assert time.monotonic() - began < 5
+    assert time.process_time() - began < 5
 
 
 def test_a_heap_that_lies(tmp_path: Path) -> None:

@@ -296,9 +296,9 @@ def test_many_values_fast() -> None:
     values = [f"key-{i}" for i in range(MAX_VALUES)]
     for operator in ("$in", "$nin", "$all"):
         raw = json.dumps({"a": {operator: values[::-1]}}).encode()
-        start = time.perf_counter()
+        start = time.process_time()
         parse(raw)
-        assert time.perf_counter() - start < 2.0
+        assert time.process_time() - start < 2.0
         error = refused({"a": {operator: [*values, "x"]}})
         assert error.faults[0].where == f"filter.a.{operator}"
         assert str(MAX_VALUES) in error.detail
