@@ -1,59 +1,24 @@
-"""`python -m app.cli`: the commands that need the server's packages. `seedvec` (seedvec/cli.py) hands over to it."""
+"""`python -m app.cli serve`: the server. `seedvec` (seedvec/cli.py) hands over to it.
+
+Every import here and in what is imported here is waited for before anything else of the server starts: little beside
+Python's own library.
+"""
 
 import argparse
 import os
 import sys
 from dataclasses import fields
-from pathlib import Path
 
 from app.logs import configure
 from app.settings import SettingError, Settings, add_flags, load, unknown_variables
 from app.supervisor import StartError, serve
-from index.norms import norms
-from storage.check import check
-from storage.errors import StorageError
-from storage.info import info
-from storage.lock import LockHeld
-from storage.repair import repair
 
-OK, UNSOUND, FAILED, MISUSED = 0, 1, 1, 2
+FAILED, MISUSED = 1, 2
 
 
 def main(arguments: list[str]) -> int:
-    """Run one command. Returns the exit status."""
+    """Run the server until it is told to stop. Returns the exit status."""
     parsed = _parser().parse_args(arguments)
-    command: str = parsed.command
-    try:
-        if command == "serve":
-            return _serve(parsed)
-        path = Path(parsed.path)
-        if not path.exists():
-            return _fail(f"{path} does not exist", MISUSED)
-        if command == "repair":
-            return _repair(path, parsed)
-        return _check(path) if command == "check" else _info(path)
-    except BrokenPipeError:  # `seedvec info … | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return OK
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="seedvec", description="Vector similarity search over HTTP.")
-    commands = parser.add_subparsers(dest="command", required=True)
-    add_flags(commands.add_parser("serve", help="run the server", allow_abbrev=False))
-    about = "verify a data folder, also beside a running server; exit status 0: sound, 1: not"
-    commands.add_parser("check", help=about).add_argument("path", metavar="DIR")
-    about = "save what checksums prove whole, and list what is lost; the server must be stopped; exit status as check"
-    repairing = commands.add_parser("repair", help=about)
-    repairing.add_argument("path", metavar="DIR")
-    repairing.add_argument("--dry-run", action="store_true", help="only say what would be done")
-    repairing.add_argument("--json", action="store_true", help="report every item, as JSON")
-    about = "say what a data folder, a segment or an index file holds"
-    commands.add_parser("info", help=about).add_argument("path", metavar="DIR|FILE")
-    return parser
-
-
-def _serve(parsed: argparse.Namespace) -> int:
     names = {f.name for f in fields(Settings)}
     try:
         settings = load({name: text for name, text in vars(parsed).items() if name in names}, os.environ)
@@ -67,26 +32,11 @@ def _serve(parsed: argparse.Namespace) -> int:
         return _fail(str(error), FAILED)
 
 
-def _check(path: Path) -> int:
-    report = check(path)
-    sys.stdout.write(f"{report}\n")
-    return OK if report.sound else UNSOUND
-
-
-def _repair(path: Path, parsed: argparse.Namespace) -> int:
-    try:
-        report = repair(path, norms, dry_run=parsed.dry_run)
-    except LockHeld as error:
-        return _fail(f"{error}: stop it first", MISUSED)
-    except (StorageError, OSError) as error:
-        return _fail(f"the repair did not get to its end, and can be run again: {error}", FAILED)
-    sys.stdout.write(f"{report.json() if parsed.json else report}\n")
-    return OK if report.complete else UNSOUND
-
-
-def _info(path: Path) -> int:
-    sys.stdout.write(f"{info(path)}\n")
-    return OK
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="seedvec", description="Vector similarity search over HTTP.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    add_flags(commands.add_parser("serve", help="run the server", allow_abbrev=False))
+    return parser
 
 
 def _fail(text: str, status: int) -> int:

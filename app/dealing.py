@@ -3,8 +3,8 @@
 Where workers accept for themselves, connections spread unevenly (8 kept-alive ones split 1:7 in 2 of 12 trials), and
 one event loop does nearly all the work. A connection travels as a descriptor (SCM_RIGHTS) over the worker's channel,
 a SOCK_SEQPACKET pair: one message, one connection. What comes back on it: `READY` once, then counts of connections
-that have closed. `LEAVING` tells a worker that the server is going to stop. `app/worker.py` speaks the other side.
-Nothing here ever blocks.
+that have closed. `OPEN` tells a worker that it may open the data folder, `LEAVING` that the server is going to stop.
+`app/worker.py` speaks the other side. Nothing here ever blocks.
 """
 
 import contextlib
@@ -18,6 +18,7 @@ from dataclasses import dataclass
 log = logging.getLogger("seedvec.dealing")
 
 READY = b"ready"
+OPEN = b"o"
 CONNECTION = b"c"
 LEAVING = b"l"
 CLOSED = struct.Struct("<I")
@@ -59,10 +60,12 @@ class Dealer:
         self.channels: list[Channel] = []
         self.resume_at: float | None = None
         self.ever_ready = False
+        self.all_came = False
+        """Every worker was ready once, or was waited for long enough."""
+        self._recovered = False
         self._dealt = 0
         self._in_hand: socket.socket | None = None
         self._accepting = False
-        self._all_came = False
         self._stopped = False
         # Linux hands the option on to accepted sockets. Without it, small answers wait for the client's ACK.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -75,7 +78,14 @@ class Dealer:
         channel = Channel(name, ours)
         self.channels.append(channel)
         self.selector.register(ours, selectors.EVENT_READ, channel)
+        if self._recovered:
+            ours.send(OPEN)
         return channel, theirs
+
+    def recovered(self) -> None:
+        """Workers may open the data folder, those that wait for it and those that come later."""
+        self._recovered = True
+        self._tell(OPEN)
 
     def leave(self, channel: Channel) -> None:
         """The worker is gone: nothing more is dealt to it. What it had open, the kernel has closed."""
@@ -110,8 +120,8 @@ class Dealer:
         if not self.ever_ready:
             self.ever_ready = True
             self.resume_at = time.monotonic() + LATECOMERS_S
-        if not self._all_came and all(c.ready for c in self.channels):
-            self._all_came, self.resume_at = True, None
+        if not self.all_came and all(c.ready for c in self.channels):
+            self.all_came, self.resume_at = True, None
         self._arrange()
 
     def accept(self, now: float) -> None:
@@ -155,9 +165,12 @@ class Dealer:
 
     def announce_leaving(self) -> None:
         """Tell the workers that the server is going to stop, while they go on."""
+        self._tell(LEAVING)
+
+    def _tell(self, message: bytes) -> None:
         for channel in self.channels:
             with contextlib.suppress(OSError):  # its channel is full, or it has just died
-                channel.sock.send(LEAVING)
+                channel.sock.send(message)
 
     def stop(self) -> None:
         """Accept no more; new connections are refused by the kernel."""
@@ -174,7 +187,7 @@ class Dealer:
     def tick(self, now: float) -> None:
         """Accept again after a pause."""
         if self.resume_at is not None and now >= self.resume_at:
-            self.resume_at, self._all_came = None, True
+            self.resume_at, self.all_came = None, True
             self._arrange()
             self.accept(now)
 

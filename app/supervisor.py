@@ -1,8 +1,9 @@
 """`seedvec serve`: the process that owns the data folder and the port, and keeps the others running.
 
-It takes DATA/LOCK, lets a child recover what a crash left behind, opens the port, starts workers, sealer and builder,
-deals connections out (`app/dealing.py`), starts again what dies (`app/keeping.py`), and drains on SIGTERM or SIGINT:
-no new connections, the workers finish what they are answering, sealer and builder stop. A second signal kills.
+It takes DATA/LOCK, lets a child recover what a crash left behind while workers already import what they need, opens the
+port, has the workers open the folder, and starts sealer and builder once they serve; deals connections out
+(`app/dealing.py`), starts again what dies (`app/keeping.py`), and drains on SIGTERM or SIGINT: no new connections, the
+workers finish what they are answering, sealer and builder stop. A second signal kills.
 It opens no catalogue and loads no index: what can crash, crashes elsewhere.
 """
 
@@ -101,21 +102,25 @@ class Supervisor:
 
     def run(self) -> int:
         """Recover, serve, drain. Returns the exit status. Raises StartError."""
-        self._recover()
-        if self.stops:
-            return OK
-        self.listener.listen(BACKLOG)
-        host, port = self.listener.getsockname()[:2]
-        scheme = "http" if self.settings.tls_cert is None else "https"
-        url = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
-        self.lock.describe(url)
-        log.info("listening on %s with %d workers, data in %s", url, len(self.workers), self.settings.data)
         try:
+            self._recover()
+            if self.stops:
+                return OK
+            self._open()
             self._serve()
             self._leave()
             return self._drain()
         finally:
             self._kill()
+
+    def _open(self) -> None:
+        self.listener.listen(BACKLOG)
+        self.dealer.recovered()
+        host, port = self.listener.getsockname()[:2]
+        scheme = "http" if self.settings.tls_cert is None else "https"
+        url = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+        self.lock.describe(url)
+        log.info("listening on %s with %d workers, data in %s", url, len(self.workers), self.settings.data)
 
     def _recover(self) -> None:
         process = start_child(
@@ -124,6 +129,9 @@ class Supervisor:
             keep=(self.lock.fd,),
             environment=self.settings.environment(),
         )
+        # Nine tenths of a worker's start are imports: they need no data folder.
+        for worker in self.workers:
+            worker.start(self.dealer, time.monotonic())
         while process.poll() is None:
             self._turn(1.0)
             if self.stops:  # what it had not yet done, the next start does
@@ -139,8 +147,12 @@ class Supervisor:
             self._keep(now)
             self._turn(self._idle_s(now))
 
+    def _wanted(self) -> list[Kept]:
+        """Who is to run now: sealer and builder not before the workers serve, whose imports theirs would hold up."""
+        return [*self.workers, *self.background] if self.dealer.all_came else self.workers
+
     def _keep(self, now: float) -> None:
-        for kept in (*self.workers, *self.background):
+        for kept in self._wanted():
             if kept.reap(self.dealer, now, expected=False) and kept.crashed:
                 self.inspector.crashed()
             if kept.start_at is not None and kept.start_at <= now:
@@ -150,7 +162,7 @@ class Supervisor:
             raise StartError(f"no worker could start, each died {HOPELESS_DEATHS} times: see above")
 
     def _idle_s(self, now: float) -> float:
-        waits = [kept.start_at - now for kept in (*self.workers, *self.background) if kept.start_at is not None]
+        waits = [kept.start_at - now for kept in self._wanted() if kept.start_at is not None]
         if self.dealer.resume_at is not None:
             waits.append(self.dealer.resume_at - now)
         # A second at most: should a SIGCHLD ever be missed, a dead child is still found.

@@ -10,25 +10,28 @@ from seedvec.health import health
 from seedvec.server import default_url
 from seedvec.transfer import main as transfer
 
+SERVE = "serve"
 SERVER_COMMANDS = {
-    "serve": "run the server",
+    SERVE: "run the server",
     "check": "verify a data folder",
     "repair": "save what can be saved of a damaged data folder",
     "info": "say what a data folder or file holds",
 }
 TRANSFERS = {"import": "put a file into a collection", "export": "write a collection to a file"}
+SERVER = "app.cli"
+FOLDER = "app.folder_command"
 IN_PLACE = "app.transferring"
 """Files in and out of a data folder that no server has in use."""
 BENCH = "bench"
 OFFLINE = "app.snapshot_command"
-"""Snapshots of a data folder that no server has in use. Not of `app.cli`: the supervisor would carry what it loads."""
+"""Snapshots of a data folder that no server has in use."""
 
 
 def main() -> int:
     """Entry point. Returns the exit status."""
     arguments = sys.argv[1:]
     if arguments and arguments[0] in SERVER_COMMANDS:
-        return _hand_over(arguments)
+        return _hand_over(arguments, SERVER if arguments[0] == SERVE else FOLDER)
     if arguments and arguments[0] in snapshot_command.COMMANDS:
         offline = snapshot_command.parse(arguments).data is not None
         return _hand_over(arguments, OFFLINE) if offline else snapshot_command.main(arguments)
@@ -57,8 +60,8 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _hand_over(arguments: list[str], module: str = "app.cli") -> int:
-    """Become `python -m app.cli`, or another module, so that signals reach the server itself."""
+def _hand_over(arguments: list[str], module: str) -> int:
+    """Become `python -m module`, so that signals reach the server itself."""
     root = Path(__file__).resolve().parent.parent
     # Looked for by path, not by name: an `app` elsewhere on the path is somebody else's.
     if not (root / "app" / "supervisor.py").is_file():

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from app.dealing import CLOSED, MAX_MESSAGE, READY, Channel, Dealer
+from app.dealing import CLOSED, MAX_MESSAGE, OPEN, READY, Channel, Dealer
 
 PATIENCE_S = 5.0
 
@@ -217,3 +217,23 @@ def test_after_the_stop_connections_are_refused(table: Table) -> None:
     table.dealer.stop()
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(table.address, timeout=PATIENCE_S)
+
+
+def test_workers_may_open_the_folder_once_it_is_recovered(table: Table) -> None:
+    """Also the one that is started later, and whoever died before costs the others nothing."""
+    (_, gone), (_, waits) = table.worker(ready=False), table.worker(ready=False)
+    with pytest.raises(BlockingIOError):
+        waits.recv(MAX_MESSAGE)
+    gone.close()
+    table.dealer.recovered()
+    _, later = table.worker(ready=False)
+    assert waits.recv(MAX_MESSAGE) == later.recv(MAX_MESSAGE) == OPEN
+    with pytest.raises(BlockingIOError):
+        waits.recv(MAX_MESSAGE)
+
+
+def test_all_came_once_every_worker_was_ready(table: Table) -> None:
+    table.worker()
+    assert table.dealer.all_came
+    table.worker(ready=False)
+    assert table.dealer.all_came, "it is of the start alone"

@@ -13,6 +13,8 @@ import pytest
         ("app.writing_file", {"faiss", "asyncio", "fastapi", "torch", "pyarrow"}),
         ("app.transferring", {"numpy", "h5py", "asyncio"}),
         ("seedvec.cli", {"numpy", "h5py", "asyncio"}),
+        # The supervisor: everything else of a server's start waits for it.
+        ("app.cli", {"numpy", "h5py", "apsw", "faiss", "asyncio", "fastapi"}),
     ],
 )
 def test_what_a_process_need_not_load_it_does_not(module: str, without: set[str]) -> None:

@@ -11,11 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from app.settings import Settings
 from tests.harness import HOST, ROOT, Server, wait_for
 from tests.processes import holder_of
 
 PATIENCE_S = 30.0
 COLLECTION = "/v1/collections/things"
+DRAIN_S = Settings(data=ROOT).drain_s
 
 
 def refusal(*arguments: str, **variables: str) -> tuple[int, str]:
@@ -39,7 +41,7 @@ def half_an_add(server: Server) -> tuple[socket.socket, bytes]:
     head = f"POST {COLLECTION}/vectors HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
     begun = socket.create_connection((HOST, server.port), timeout=PATIENCE_S)
     begun.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body[:10])
-    time.sleep(0.5)  # so that the worker has the head before anything else happens
+    server.wait_read(begun)
     return begun, body[10:]
 
 
@@ -64,6 +66,44 @@ def test_an_open_address_is_taken_with_a_key(shared_server: Server, tmp_path: Pa
     status, words = refusal(*where, SEEDVEC_API_KEY="sesame")
     assert status == 1 and f"cannot listen on 0.0.0.0:{shared_server.port}" in words
     assert "sesame" not in words
+
+
+def test_while_the_folder_is_recovered_workers_wait(tmp_path: Path) -> None:
+    """They are there, and import; none has anything of the folder open but the lock that it inherited."""
+    server = Server(tmp_path / "data", env={"SEEDVEC_FAILPOINTS": "import.clear_staging@app.recover:sleep=1"})
+    server.start(wait=False)
+    try:
+        wait_for("the recovery runs", lambda: bool(server.children("app.recover")), every_s=0.01)
+        (recovery,) = server.children("app.recover")
+        os.kill(recovery, signal.SIGSTOP)  # for as long as the workers' imports may take here
+        try:
+            wait_for("two workers wait", lambda: [*map(is_waiting, server.children("app.worker"))] == [True, True])
+            assert [held(pid, server.data_dir) for pid in server.children("app.worker")] == [{"LOCK"}, {"LOCK"}]
+            assert not server.children("app.sealer") and not server.children("app.builder")
+        finally:
+            os.kill(recovery, signal.SIGCONT)
+        server.wait_serving()
+        assert server.children("app.sealer") and server.children("app.builder")
+    finally:
+        server.stop()
+
+
+def is_waiting(pid: int) -> bool:
+    """Whether it has imported everything, since it watches its parent, and now sleeps."""
+    state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    return len(list(Path(f"/proc/{pid}/task").iterdir())) > 1 and state == "S"
+
+
+def held(pid: int, folder: Path) -> set[str]:
+    """Names below `folder` that the process has open."""
+    targets = (Path(os.readlink(fd)) for fd in Path(f"/proc/{pid}/fd").iterdir())
+    return {str(t.relative_to(folder)) for t in targets if t.is_relative_to(folder)}
+
+
+def test_a_folder_that_cannot_be_recovered_is_not_served(tmp_path: Path) -> None:
+    failing = "import.clear_staging@app.recover:eio"
+    status, words = refusal("--data", str(tmp_path / "d"), "--port", "0", SEEDVEC_FAILPOINTS=failing)
+    assert status == 1 and "could not be recovered" in words and "is ready" not in words
 
 
 @pytest.mark.parametrize("flag", ["--keys-file", "--api-key-file", "--tls-cert"])
@@ -102,16 +142,22 @@ def test_a_port_in_use_is_refused(shared_server: Server, tmp_path: Path) -> None
     assert f"cannot listen on 127.0.0.1:{shared_server.port}" in words
 
 
+def said_ready(server: Server) -> int:
+    """Workers that have come up so far."""
+    return server.log_tail().count(" is ready")
+
+
 @pytest.mark.parametrize("module", ["app.worker", "app.sealer", "app.builder"])
 def test_what_dies_is_started_again(shared_server: Server, module: str) -> None:
-    before, said = set(shared_server.children(module)), shared_server.log_tail().count(" is ready")
+    wait_for("all have come up", lambda: said_ready(shared_server) >= shared_server.workers)
+    before, said = set(shared_server.children(module)), said_ready(shared_server)
     victim = min(before)
     os.kill(victim, signal.SIGKILL)
     wait_for("another one runs", lambda: len(set(shared_server.children(module)) - before) == 1)
     assert set(shared_server.children(module)) & before == before - {victim}
     assert "killed by SIGKILL); starting another in 0.1 s" in shared_server.log_tail()
     if module == "app.worker":
-        wait_for("it is ready", lambda: shared_server.log_tail().count(" is ready") == said + 1)
+        wait_for("it is ready", lambda: said_ready(shared_server) == said + 1)
     assert shared_server.client.get("/readyz").status_code == 200
 
 
@@ -137,7 +183,8 @@ def test_connections_are_spread_over_the_workers(shared_server: Server) -> None:
         return sorted(sum(holder == worker for holder in found) for worker in workers)
 
     try:
-        wait_for("each worker holds four", lambda: holders() == [4, 4])
+        # Others than these eight count too, and those closed a moment ago.
+        wait_for("each worker holds three or more", lambda: min(holders()) >= 3 and sum(holders()) == 8)
     finally:
         for connection in connections:
             connection.close()
@@ -176,21 +223,21 @@ def test_what_does_not_finish_is_cut_off(tmp_path: Path) -> None:
             started = time.monotonic()
             server.process.send_signal(signal.SIGTERM)
             assert server.process.wait(PATIENCE_S) == 0
-            assert time.monotonic() - started < 6
+            assert time.monotonic() - started < DRAIN_S
         server.stop()
 
 
-def test_a_second_signal_kills(server: Server) -> None:
-    begun, _ = half_an_add(server)
-    with begun:
-        assert server.process is not None
-        server.process.send_signal(signal.SIGTERM)
-        wait_for("the stop is under way", lambda: "stopping" in server.log_tail())
-        started = time.monotonic()
-        server.process.send_signal(signal.SIGINT)
-        assert server.process.wait(PATIENCE_S) == 3
-        assert time.monotonic() - started < 2
-    server.process = None
+def test_a_second_signal_kills(tmp_path: Path) -> None:
+    """It would wait for longer than the test does."""
+    with Server(tmp_path / "data", env={"SEEDVEC_DRAIN_S": str(4 * PATIENCE_S)}) as server:
+        begun, _ = half_an_add(server)
+        with begun:
+            assert server.process is not None
+            server.process.send_signal(signal.SIGTERM)
+            wait_for("the stop is under way", lambda: "stopping" in server.log_tail())
+            server.process.send_signal(signal.SIGINT)
+            assert server.process.wait(PATIENCE_S) == 3
+        server.process = None
 
 
 def test_killed_and_started_again_at_once(server: Server) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from app.cli import main
+from app.folder_command import main
 from index.distance import norms
 from seedvec import segment as fmt
 from seedvec.segment import open_segment

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import scipy.sparse
 
-from app.cli import main
+from app.folder_command import main
 from index.norms import norms
 from seedvec import segment as fmt
 from seedvec.pending_vectors import decode, encode, is_whole
