@@ -14,11 +14,12 @@ from typing import ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from index import threads
+from index import pairs, threads
 from index.calibration import Calibration
 from index.contract import Alive, Found, Options, Plan, Vectors
-from index.distance import distances
+from index.distance import distances, nearest_first
 from index.exact import Exact
+from index.halves import as_float32
 from index.offers import given, offered
 from index.planning import choose
 from index.selection import Hit, together
@@ -119,14 +120,31 @@ class Approximate(ABC):
         k = min(k, n)
         if plan.exact or k < 1:
             return self.exact.search(queries, k, plan)
-        found = self.proposed(queries, k + spare(k), plan.params)
         if len(queries) == 1:
-            rows, measured = found[0][0], found[1][0]
-            # The common case on its own: the general one below would double the time of NumPy in a search.
-            if measured[k - 1] < measured[-1]:
-                width = int(measured.searchsorted(measured[k - 1], "right"))
-                return Found(rows[None, :width], measured[None, :width], False, plan.params)
+            # The common case on its own: the general one below would double the time around Faiss.
+            nearest = self._nearest(queries, k, plan.params)
+            if nearest is not None:
+                return nearest
+        found = self.proposed(queries, k + spare(k), plan.params)
         return self._completed(queries, k, plan.params, None, found)
+
+    def _nearest(self, query: NDArray[np.float32], k: int, params: dict[str, int]) -> Found | None:
+        """query: (1, d); k ≥ 1. None where something is missing, or all that follows the k-th ties with it."""
+        threads.use(1)
+        slots = self.propose(query, k + spare(k), params)[0]
+        rows = slots if self._labels is None else self._labels[slots]
+        if slots.item(slots.argmin()) < 0:
+            return None
+        if self.vectors.ahead is not None:
+            self.vectors.ahead(rows)
+        among = as_float32(self.vectors.rows.take(rows, axis=0))
+        order, far = nearest_first(self.vectors.metric, query[0], among)
+        kth, width = far.item(k - 1), k
+        if far.item(-1) <= kth:
+            return None
+        while far.item(width) == kth:
+            width += 1
+        return Found(rows[order[None, :width]], far[None, :width], False, params)
 
     def _filtered(self, queries: NDArray[np.float32], k: int, plan: Plan, alive: Alive) -> Found:
         if plan.exact or k < 1 or self.exact.pays(alive, self.among_us(plan, alive), len(queries)):
@@ -217,11 +235,8 @@ class Approximate(ABC):
             measured = distances(self.vectors.metric, queries[0], self.vectors.rows[rows[0]])
             order = np.lexsort((rows[0], measured))
             return rows[:, order], measured[order][None]
-        missing = slots < 0
-        measured = distances(self.vectors.metric, queries[:, None, :], self.vectors.rows[rows])
-        rows = np.where(missing, -1, rows)
-        measured[missing] = np.inf
-        return in_order(rows, measured)
+        rows = np.where(slots < 0, -1, rows)
+        return in_order(rows, pairs.measured(self.vectors, queries, rows))
 
     def candidates(self, m: int, params: dict[str, int]) -> int:
         """How many rows `propose` gives for m; more than m where they are to be re-ranked here."""
@@ -229,8 +244,13 @@ class Approximate(ABC):
 
 
 def in_order(rows: NDArray[np.int64], measured: NDArray[np.float32]) -> Measured:
-    order = np.lexsort((rows, measured), axis=-1)
-    return np.take_along_axis(rows, order, 1), np.take_along_axis(measured, order, 1)
+    """Sorted by (distance, row), in place."""
+    # Most come so from Faiss: what is out of order or ties is looked at.
+    unsure = np.flatnonzero((measured[:, 1:] <= measured[:, :-1]).any(axis=1))
+    order = np.lexsort((rows[unsure], measured[unsure]), axis=-1)
+    rows[unsure] = np.take_along_axis(rows[unsure], order, 1)
+    measured[unsure] = np.take_along_axis(measured[unsure], order, 1)
+    return rows, measured
 
 
 def _stacked(parts: Sequence[Measured]) -> Measured:

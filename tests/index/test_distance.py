@@ -8,7 +8,7 @@ from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
 from index.contract import Metric
-from index.distance import LARGEST, distances, norms
+from index.distance import LARGEST, distances, nearest_first, norms
 from index.halves import as_float32
 from tests.index.data import DTYPES, METRICS, clustered, tolerance, true_distances
 
@@ -40,6 +40,19 @@ def test_same_bits_alone_in_a_batch_and_at_any_address(metric: Metric, dtype: st
     shifted = np.empty(rows.size + 1, rows.dtype)[1:].reshape(rows.shape)
     shifted[:] = rows
     assert np.array_equal(together[0], distances(metric, queries[0], shifted))
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("dimension", DIMENSIONS)
+@pytest.mark.parametrize("scale", [1.0, 1e-19, 1e-14, 1e18, 1e37])
+def test_in_order_they_are_the_same_bits(metric: Metric, dimension: int, scale: float) -> None:
+    """Within and without what float32 squares well; rows that are the query, that repeat, and one of zeros."""
+    rows = (clustered(40, dimension, 6) * scale).astype(np.float32)
+    rows[7], rows[9], rows[11] = rows[3], rows[3], 0
+    for query in (rows[3], (clustered(1, dimension, 7)[0] * scale).astype(np.float32)):
+        order, far = nearest_first(metric, query, rows)
+        assert np.array_equal(far, distances(metric, query, rows)[order])
+        assert np.array_equal(np.lexsort((order, far)), np.arange(len(rows)))
 
 
 @pytest.mark.parametrize("metric", ["l2", "cosine"])
