@@ -5,11 +5,11 @@ goes to standard output.
 """
 
 import json
-import os
 import sys
 from typing import Any
 
 from app.children import adopt
+from app.scheduling import stand_behind
 from seedvec.curves import Curve, draw
 
 NICENESS = 10
@@ -19,7 +19,7 @@ MOST_SEGMENTS = 3
 
 def main() -> None:
     adopt()
-    os.nice(NICENESS)
+    stand_behind(NICENESS)
     order = json.load(sys.stdin)
     segments = list(dict.fromkeys(front["segment"] for front in order["fronts"]))  # the largest first
     title = f"{order['title']}: what recall costs"

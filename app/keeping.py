@@ -11,6 +11,7 @@ from typing import Literal
 from app.children import exit_reason, start_child
 from app.dealing import Channel, Dealer
 from app.inspecting import CRASHES
+from app.scheduling import stand_behind
 
 log = logging.getLogger("seedvec.supervisor")
 
@@ -33,8 +34,6 @@ ONE_THREAD = {**FEW_THREADS, "OMP_NUM_THREADS": "1"}
 """Has to stand in the environment before Faiss or NumPy is imported. More searching threads than cores took the
 p99 from 0.07 ms to 17 … 23. The builder alone may use all cores: it is niced."""
 
-
-LEAST_PRIORITY = 19
 NICENESS = 10
 """Of sealer and builder: searches come first. From their first moment, so that while the server starts their imports
 (a third of all) do not hold up the workers'."""
@@ -72,7 +71,7 @@ class Kept:
                 threads = ONE_THREAD if self.role == "sealer" else FEW_THREADS
                 keep, environment = (self.lock, self.metrics), {**self.environment, **threads}
                 self.process = start_child(f"app.{self.role}", self.data, keep=keep, environment=environment)
-                be_nice(self.process.pid)
+                stand_behind(NICENESS, self.process.pid)
         except OSError as error:  # no memory, no process, no descriptor left: perhaps later
             log.error("%s could not be started: %s", self.name, error)
             self._wait(now)
@@ -125,9 +124,3 @@ class Kept:
         if self.process is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.process.pid, number)
-
-
-def be_nice(pid: int) -> None:
-    """Sets a child behind this process."""
-    with contextlib.suppress(OSError):  # it has ended already
-        os.setpriority(os.PRIO_PROCESS, pid, min(LEAST_PRIORITY, os.getpriority(os.PRIO_PROCESS, 0) + NICENESS))

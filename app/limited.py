@@ -1,10 +1,11 @@
 """What a process that handles a file from outside may take, so that the file costs that process at most."""
 
-import os
 import resource
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+from app.scheduling import stand_behind
 
 NICENESS = 5
 MEMORY_BYTES = 1536 << 20
@@ -20,7 +21,7 @@ DESCRIPTORS = 256
 
 def limit(input_bytes: int) -> None:
     """Of this process, for good. input_bytes: of the files that it is to read."""
-    os.nice(NICENESS)
+    stand_behind(NICENESS)
     _set(resource.RLIMIT_CORE, 0)
     _set(resource.RLIMIT_DATA, MEMORY_BYTES + input_bytes)
     _set(resource.RLIMIT_CPU, CPU_S + input_bytes // CPU_BYTES_PER_S)

@@ -14,6 +14,7 @@ from typing import Any
 from app import logs, settings
 from app.children import adopt
 from app.engine.restoring import judged
+from app.scheduling import stand_behind
 from storage import errors
 
 NICENESS = 5
@@ -22,7 +23,7 @@ log = logging.getLogger("seedvec.restoring")
 
 def main() -> None:
     adopt()
-    os.nice(NICENESS)
+    stand_behind(NICENESS)
     logs.configure("restoring", settings.load({}, os.environ).log_level)
     json.dump(answer(json.load(sys.stdin)), sys.stdout)
 

@@ -4,7 +4,7 @@ from functools import partial
 
 import msgspec
 import numpy as np
-from msgspec import UNSET, Raw, UnsetType
+from msgspec import UNSET, Raw, Struct, UnsetType
 from numpy.typing import NDArray
 
 from app.api import limits, npy
@@ -14,13 +14,30 @@ from app.api.json_in import decode
 from app.api.limits import ID_INT_MAX
 from app.api.metadata_in import compact_all
 from app.api.refusals import UnknownField, one
-from app.api.schemas import Item, Vector, WriteBody
 from app.api.sparse_in import refuse_arrays, rows
-from app.api.vectors_in import check_columns
+from app.api.vectors_in import Decoded, check_columns
 from app.engine.errors import IdTypeMismatch, Invalid, OutOfRange
-from app.engine.types import CollectionSettings, Id, Rows
+from app.engine.types import CollectionSettings, Id, Rows, Vectors
 
-_DECODER = msgspec.json.Decoder(WriteBody)
+
+class _Item(Struct, forbid_unknown_fields=True):
+    """`schemas.Item`, its vector as it came."""
+
+    vector: Raw
+    id: Id | UnsetType = UNSET
+    metadata: Raw | UnsetType = UNSET
+
+
+class _Body(Struct, forbid_unknown_fields=True):
+    """`schemas.WriteBody`, its vectors as they came."""
+
+    items: list[_Item] | UnsetType = UNSET
+    vectors: list[Raw] | UnsetType = UNSET
+    ids: list[Id] | UnsetType = UNSET
+    metadata: list[Raw] | UnsetType = UNSET
+
+
+_DECODER = msgspec.json.Decoder(_Body)
 
 
 def from_json(body: bytes | bytearray, settings: CollectionSettings) -> Rows:
@@ -51,9 +68,9 @@ def no_first_id(first_id: int | UnsetType) -> None:
         raise one(UnknownField, "first_id", "belongs to .npy bodies: a JSON body holds its own ids")
 
 
-def _from_items(items: list[Item], settings: CollectionSettings) -> Rows:
+def _from_items(items: list[_Item], settings: CollectionSettings) -> Rows:
     _check_count(len(items), "items")
-    vectors = rows([item.vector for item in items], settings, "items[{}].vector")
+    vectors = _vectors([item.vector for item in items], settings, "items[{}].vector")
     ids = _item_ids(items)
     if ids is not None:
         check_ids(ids, settings.id_type, "items[{}].id")
@@ -61,7 +78,11 @@ def _from_items(items: list[Item], settings: CollectionSettings) -> Rows:
     return Rows(vectors, _typed(ids), compact_all(raws, "items[{}].metadata"), "items")
 
 
-def _item_ids(items: list[Item]) -> list[Id] | None:
+def _vectors(texts: list[Raw], settings: CollectionSettings, pattern: str) -> Vectors:
+    return rows(Decoded(texts, pattern), settings, pattern)
+
+
+def _item_ids(items: list[_Item]) -> list[Id] | None:
     ids = [item.id for item in items if item.id is not UNSET]
     if not ids:
         return None
@@ -72,13 +93,13 @@ def _item_ids(items: list[Item]) -> list[Id] | None:
 
 
 def _from_columns(
-    vectors: list[Vector],
+    vectors: list[Raw],
     ids: list[Id] | UnsetType,
     metadata: list[Raw] | UnsetType,
     settings: CollectionSettings,
 ) -> Rows:
     _check_count(len(vectors), "vectors")
-    stored = rows(vectors, settings, "vectors[{}]")
+    stored = _vectors(vectors, settings, "vectors[{}]")
     for name, column in (("ids", ids), ("metadata", metadata)):
         if column is not UNSET and len(column) != len(vectors):
             raise one(Invalid, name, f"has {len(column)} entries, vectors has {len(vectors)}")

@@ -1,6 +1,6 @@
 """Sparse vectors from their JSON form to rows. Which places are right is the engine's to check."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import Any
 
@@ -17,13 +17,14 @@ from app.engine.types import CollectionSettings, Vectors
 from seedvec.sparse import SparseRows, offsets
 
 
-def rows(given: Sequence[Vector], settings: CollectionSettings, pattern: str) -> Vectors:
-    """Vectors of the kind that the collection is of. pattern: how an error names vector i, as `vectors[{}]`.
+def rows(given: Iterable[Vector], settings: CollectionSettings, pattern: str) -> Vectors:
+    """Vectors of the kind that the collection is of. given: can be gone through more than once; pattern: how an error
+    names vector i, as `vectors[{}]`.
 
     Raises Invalid's family."""
     if settings.sparse:
-        return _sparse(given, settings.dimension, pattern)
-    dense: Sequence[Any] = given
+        return _sparse(list(given), settings.dimension, pattern)
+    dense: Iterable[Any] = given
     try:
         return matrix(dense, settings.dimension, pattern)
     except TypeError:
@@ -61,7 +62,7 @@ def _ones(vector: SparseVector) -> list[float]:
     return [1.0] * len(vector.indices)
 
 
-def _refuse_kind(given: Sequence[Vector], kind: type, sparse: bool, pattern: str) -> None:
+def _refuse_kind(given: Iterable[Vector], kind: type, sparse: bool, pattern: str) -> None:
     """Raises Invalid naming every vector of that kind. sparse: the collection is."""
     wrong = [i for i, vector in enumerate(given) if isinstance(vector, kind)]
     if wrong:

@@ -5,11 +5,12 @@ from typing import Any
 import numpy as np
 import orjson
 import pytest
-from msgspec import UNSET
+from msgspec import UNSET, Raw
 
 from app.api.npy import dump
 from app.api.refusals import InvalidMetadata, UnknownField
 from app.api.rows_in import from_json, from_npy
+from app.api.vectors_in import Decoded
 from app.engine.errors import (
     DimensionMismatch,
     IdTypeMismatch,
@@ -176,3 +177,20 @@ def test_npy_of_another_width() -> None:
     with pytest.raises(DimensionMismatch) as refused:
         from_npy(dump(np.ones((3, 5))), UNSET, AUTO)
     assert "5" in refused.value.detail and "2" in refused.value.detail
+
+
+def test_vectors_of_a_large_body_are_decoded_one_at_a_time() -> None:
+    """What decodes holds the interpreter: the event loop must be let in between two vectors."""
+    texts = [b"[1, 2]", b"[3, 4]", b'["a", 5]']
+    given = iter(Decoded([Raw(text) for text in texts], "vectors[{}]"))
+    assert [next(given), next(given)] == [[1, 2], [3, 4]]
+    with pytest.raises(Invalid) as refused:
+        next(given)
+    assert refused.value.faults[0].where == "vectors[2][0]"
+
+
+def test_no_room_is_taken_for_vectors_that_are_not_there() -> None:
+    """A body of empty lists is refused by what is in it, not by what as many right ones would take: 25 GB here."""
+    body = b'{"vectors": [' + b",".join([b"[]"] * 50_000) + b"]}"
+    found = refusal(body, CollectionSettings(65_536))
+    assert isinstance(found, DimensionMismatch) and found.fault_count == 50_000

@@ -93,3 +93,5 @@ def test_sealer_and_builder_stand_behind_the_workers(server: Server) -> None:
 
     [first, *_] = niceness("app.worker")
     assert niceness("app.sealer") == niceness("app.builder") == [min(19, first + 10)]
+    behind = server.children("app.sealer") + server.children("app.builder")
+    assert {os.sched_getscheduler(pid) for pid in behind} == {os.SCHED_BATCH}
