@@ -83,7 +83,8 @@ $(PEERS_VENV)/.installed: benchmarks/peers/requirements.txt
 bench-ingest: setup
 	$(VENV)/bin/python -m benchmarks.ingest $(BENCH)
 
-# From kill -9 to the first right answer, with 1,000,000 × 128 stored.
+# From a stop, kill -9 and with an empty page cache to the first right answer, and the 1,000 queries that follow, with
+# 1,000,000 × 128 stored.
 bench-restart: setup
 	$(VENV)/bin/python -m benchmarks.restart $(BENCH)
 

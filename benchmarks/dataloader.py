@@ -9,7 +9,6 @@ the ratios to the bare memory map are medians of their runs. The collection yiel
 
 import argparse
 import itertools
-import os
 import statistics
 import sys
 import tempfile
@@ -26,6 +25,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
 from benchmarks import table
+from benchmarks.cache import forget
 from benchmarks.served import NAME, Served
 from seedvec.torch import CollectionDataset, collate
 
@@ -197,17 +197,6 @@ def speed(dataset: Dataset[Any], together: Callable[[Any], Any], batches: int, o
     begun = time.perf_counter()
     count = sum(1 for _ in itertools.islice(arriving, batches))
     return count * BATCH / (time.perf_counter() - begun)
-
-
-def forget(folder: Path) -> None:
-    """Nothing of these files is in the page cache afterwards. Mapped pages stay, so nobody may have them open."""
-    for path in (p for p in folder.rglob("*") if p.is_file()):
-        fd = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(fd)  # what is not on the disk yet is not dropped
-            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-        finally:
-            os.close(fd)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,12 @@
-"""From `kill -9` of every process to the first right answer, with a million vectors stored.
+"""From the command to the first right answer, with a million vectors stored, and how the first 1,000 queries fare.
 
     python -m benchmarks.restart [--data FILE.hdf5] [--rows 1000000] [--fields 0,5] [--kind ivf] [--times 5]
+                                 [--ways stopped,killed,cold]
 
-The command is issued again at once, over a warm page cache. Right is the answer that was given before the kill, whose
-recall was measured; and nothing may have been rebuilt: every segment, index and columns file is the same as before.
+stopped: after SIGTERM, over a warm page cache. killed: `kill -9` of every process, the clock runs from the first.
+cold: after SIGTERM, and nothing in the page cache: nothing at all where this is run as root, else of the data folder.
+Right is the answer that was given before, whose recall was measured; and nothing may have been rebuilt: every segment,
+index and columns file is the same. The 1,000 queries are different ones, one after the other, over one connection.
 `--folder DIR` keeps the filled folders there and takes them from there the next time.
 """
 
@@ -15,7 +18,7 @@ import signal
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +26,21 @@ import numpy as np
 import orjson
 
 from benchmarks import datasets, table
+from benchmarks.cache import forget, forget_everything
 from benchmarks.datasets import Dataset
 from benchmarks.ingest import add, found, ready, retried
+from benchmarks.loaded import fired, request
+from benchmarks.served import UNSAMPLED
 from tests.harness import HOST, Server
 from tests.wire import Collection, Wire
 
 K = 10
 NAME = "restarted"
+SEARCH = f"/v1/collections/{NAME}/search"
 QUERIES = 200
+FIRST = 1000
 LEAST_RECALL = 0.9
+SAME_RECALL = 0.005
 BATCH = 5000
 GIVE_UP_S = 120.0
 POLL_S = 0.002
@@ -47,7 +56,7 @@ def main() -> None:
     rows = []
     for fields in map(int, options.fields.split(",")):
         with folder(options, fields) as place:
-            rows.append(measured(place / "data", data, fields, options))
+            rows += measured(place / "data", data, fields, options)
         print("\n" + table.show(table.turned(rows)), flush=True)
     table.write(options.out, "restart", vars(options) | {"dataset": data.name}, rows)
     print(f"written: {options.out}")
@@ -59,6 +68,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--fields", default="0,5", help="metadata fields a row, comma separated: a table's column each")
     parser.add_argument("--kind", default="ivf", help="kind of index")
+    parser.add_argument("--ways", default=",".join(WAYS), help="how the server ended before")
     parser.add_argument("--times", type=int, default=5)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--ready-s", type=float, default=1800, help="longest wait for the index")
@@ -80,9 +90,10 @@ def folder(options: argparse.Namespace, fields: int) -> Iterator[Path]:
     yield kept
 
 
-def measured(place: Path, data: Dataset, fields: int, options: argparse.Namespace) -> dict[str, Any]:
+def measured(place: Path, data: Dataset, fields: int, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """A row for each of the ways."""
     filled = place.exists()
-    with Server(place, workers=options.workers) as server:
+    with Server(place, workers=options.workers, env=UNSAMPLED) as server:
         words = server.collection(NAME)
         if not filled:
             words.create(data.train.shape[1], metric=data.metric, id_type="int", index={"kind": options.kind})
@@ -93,21 +104,47 @@ def measured(place: Path, data: Dataset, fields: int, options: argparse.Namespac
         settled(place)
         recall = found(words, data, data.queries[:QUERIES])
         assert recall > LEAST_RECALL, recall
-        took, others = [], []
-        for n in range(options.times):
-            others.append(busy_before(options.quiet_s))
-            took.append(restarted(server, place, data.queries[n], recall, data))
-            print(f"  {fields} fields: {took[-1]:.2f} s (others took {others[-1]:.0%} of the machine)", flush=True)
+        about = {
+            "recall": recall,
+            "segments": described["segments"],
+            "disk_mib": sum(f.stat().st_size for f in place.rglob("*") if f.is_file()) / 2**20,
+        }
+        return [
+            {"": f"{way}, {fields} fields"} | several(server, way, recall, data, options) | about
+            for way in options.ways.split(",")
+        ]
+
+
+def several(server: Server, way: str, recall: float, data: Dataset, options: argparse.Namespace) -> dict[str, Any]:
+    """The figures of `times` starts; of the first queries each start gives its own, and the median is kept."""
+    took, first, again, others = [], [], [], []
+    for n in range(options.times):
+        others.append(busy_before(options.quiet_s))
+        took.append(restarted(server, WAYS[way], data.queries[n]))
+        first.append(latencies_ms(server, data))
+        again.append(latencies_ms(server, data))
+        recall_after = found(server.collection(NAME), data, data.queries[:QUERIES])
+        assert abs(recall_after - recall) < SAME_RECALL, f"recall was {recall}, is {recall_after}"
+        print(f"  {way}: {took[-1]:.2f} s (others took {others[-1]:.0%} of the machine)", flush=True)
     return {
-        "metadata fields a row": fields,
         "median_s": statistics.median(took),
         "worst_s": max(took),
         "best_s": min(took),
-        "recall": recall,
-        "segments": described["segments"],
-        "disk_mib": sum(f.stat().st_size for f in place.rglob("*") if f.is_file()) / 2**20,
+        **percentiles(f"first {FIRST} queries", first),
+        **percentiles("the same again", again),
         "machine_busy_before": max(others),
     }
+
+
+def percentiles(what: str, runs: list[np.ndarray[Any, Any]]) -> dict[str, float]:
+    return {f"{what}, p{p} ms": statistics.median(float(np.percentile(run, p)) for run in runs) for p in (50, 99, 100)}
+
+
+def latencies_ms(server: Server, data: Dataset) -> np.ndarray[Any, Any]:
+    requests = [request("POST", SEARCH, body(query)) for query in data.queries[-FIRST:]]
+    run = fired(server.port, 1, requests, GIVE_UP_S, warm_s=0, most=len(requests))
+    assert not run.failures, run.failures
+    return np.array(run.latencies_s) * 1000
 
 
 def busy_before(quiet_s: float) -> float:
@@ -172,31 +209,51 @@ def files(place: Path, *, everything: bool = False) -> dict[str, tuple[int, int,
     return {name: (s.st_ino, s.st_size, s.st_mtime_ns) for name, s in stats.items()}
 
 
-def restarted(server: Server, place: Path, query: np.ndarray[Any, Any], recall: float, data: Dataset) -> float:
-    """Seconds from the first kill to the right answer."""
+def stopped(server: Server) -> float:
+    server.stop()
+    return time.perf_counter()
+
+
+def killed(server: Server) -> float:
     process = server.process
     assert process is not None
-    body = orjson.dumps({"vector": query, "k": K}, option=orjson.OPT_SERIALIZE_NUMPY)
-    path = f"/v1/collections/{NAME}/search"
-    before = server.wire().ok(200, "POST", path, body, Content_Type="application/json")["hits"]
-    was = files(place)
     pids = [process.pid, *server.children()]
     begun = time.perf_counter()
     for pid in pids:
         os.kill(pid, signal.SIGKILL)
     server.kill()
+    return begun
+
+
+def cold(server: Server) -> float:
+    server.stop()
+    if not forget_everything():
+        forget(server.data_dir)
+    return time.perf_counter()
+
+
+WAYS: dict[str, Callable[[Server], float]] = {"stopped": stopped, "killed": killed, "cold": cold}
+"""Ends the server, and gives the moment from which its absence counts."""
+
+
+def restarted(server: Server, end: Callable[[Server], float], query: np.ndarray[Any, Any]) -> float:
+    """Seconds until the right answer."""
+    asked = body(query)
+    before = server.wire().ok(200, "POST", SEARCH, asked, Content_Type="application/json")["hits"]
+    was = files(server.data_dir)
+    begun = end(server)
     server.start(wait=False)
-    hits = answered(server.port, path, body)
+    hits = answered(server.port, SEARCH, asked)
     elapsed = time.perf_counter() - begun
-    assert hits == before, f"answered {hits}, before the kill {before}"
-    server.wait_serving()
-    words = server.collection(NAME)
-    state = words.describe()["index"]
+    assert hits == before, f"answered {hits}, before {before}"
+    state = server.collection(NAME).describe()["index"]
     assert state["state"] == "ready", state
-    recall_after = found(words, data, data.queries[:QUERIES])
-    assert abs(recall_after - recall) < 0.005, f"recall was {recall}, is {recall_after}"
-    assert files(place) == was, "something was rebuilt"
+    assert files(server.data_dir) == was, "something was rebuilt"
     return elapsed
+
+
+def body(query: np.ndarray[Any, Any]) -> bytes:
+    return orjson.dumps({"vector": query, "k": K}, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
 def answered(port: int, path: str, body: bytes) -> Any:
