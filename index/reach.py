@@ -25,6 +25,8 @@ def reach(metric: Metric, queries: NDArray[np.float32], kth: NDArray[np.float32]
 
 def beyond(metric: Metric, queries: NDArray[np.float32], kth: NDArray[np.float32], within: float) -> int:
     """How many of the queries (q, d) have their k-th neighbour (q,) farther than that."""
+    if len(kth) == 1 and metric != "dot":
+        return int(kth.item() > within)
     return int(np.count_nonzero(_for_any_length(metric, queries, kth) > within))
 
 
