@@ -20,6 +20,7 @@ from app.engine.collection import Collection
 from app.engine.merge_patch import merge_patch
 from app.engine.recovery import recover
 from storage.layout import SEGMENTS_NAME
+from tests.bits import flip
 from tests.engine.filter_judge import judge, matching, parsed
 from tests.engine.rig import Held, Rig, UnderWay
 from tests.filter_reference import matches
@@ -193,7 +194,7 @@ class History:
         self.publish()
         self.rig.close()
         for file in sorted((self.rig.folder / SEGMENTS_NAME).glob("*.npz")):
-            self.rng.choice([lambda _: None, Path.unlink, cut, flip])(file)
+            self.rng.choice([lambda _: None, Path.unlink, cut, spoil])(file)
         recover(self.rig.data)
         self.rig = self._rig(Rig(self.rig.data, copied_from=self.rig, **self._options()))
         self.open()
@@ -216,10 +217,8 @@ def cut(file: Path) -> None:
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
 
 
-def flip(file: Path) -> None:
-    data = bytearray(file.read_bytes())
-    data[len(data) // 2] ^= 4
-    file.write_bytes(data)
+def spoil(file: Path) -> None:
+    flip(file, file.stat().st_size // 2)
 
 
 ACTS: tuple[tuple[Callable[[History], None], int], ...] = (

@@ -13,6 +13,7 @@ from storage.check import check
 from storage.failpoints import armed
 from storage.layout import SEGMENTS_NAME
 from storage.registry import Registered, Registry
+from tests.bits import flip
 from tests.engine.rig import Rig
 
 
@@ -37,14 +38,6 @@ def path_of(rig: Rig, kind: str) -> Path:
     (row,) = rig.segments()
     assert row.index is not None
     return rig.folder / SEGMENTS_NAME / (row.file if kind == "segment" else row.index.file)
-
-
-def flip(path: Path, at: int) -> None:
-    with path.open("r+b") as file:
-        file.seek(at)
-        byte = file.read(1)[0]
-        file.seek(at)
-        file.write(bytes([byte ^ 1]))
 
 
 def test_a_sound_folder_stays_as_it_is(rig: Rig) -> None:

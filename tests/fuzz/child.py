@@ -16,11 +16,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
 
-import hypothesis
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import given
 
 from tests.fuzz.decoders import Decoder, decoders
-from tests.fuzz.mutants import Mutant, mutants
+from tests.fuzz.mutants import Mutant, mutants, repeatable
 
 CASE_S = 10.0
 """None of the bodies is over 300 KB; on a busy machine most take a millisecond."""
@@ -65,14 +64,7 @@ def hold(decoder: Decoder, cases: int, seed: int, folder: Path) -> Held:
     Path("/proc/self/clear_refs").write_text("5")  # the peak is that from here on
     before = _status("VmRSS")
 
-    @hypothesis.seed(seed)
-    @settings(
-        max_examples=cases,
-        deadline=None,
-        database=None,
-        phases=(Phase.generate, Phase.shrink),
-        suppress_health_check=list(HealthCheck),
-    )
+    @repeatable(cases, seed)
     @given(mutants(decoder.sound))
     def attempt(mutant: Mutant) -> None:
         held.cases += 1

@@ -8,11 +8,15 @@ import re
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
+import hypothesis
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 
 Pack = Callable[[Sequence[bytes]], bytes]
 Change = Callable[[bytes], bytes]
+Test = TypeVar("Test", bound=Callable[..., None])
 
 NEAR = 3000
 """Headers stand within so many bytes of the front or the end: two of three changes are made there."""
@@ -185,3 +189,15 @@ def _become(value: bytes) -> Change:
 
 def _cut(place: tuple[str, int]) -> Change:
     return lambda data: data[: _at(data, place)]
+
+
+def repeatable(cases: int, seed: int) -> Callable[[Test], Test]:
+    """For what hypothesis is to try so often: always the same for a seed, and the smallest of what fails."""
+    tried = settings(
+        max_examples=cases,
+        deadline=None,
+        database=None,
+        phases=(Phase.generate, Phase.shrink),
+        suppress_health_check=list(HealthCheck),
+    )
+    return lambda test: hypothesis.seed(seed)(tried(test))

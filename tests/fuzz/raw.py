@@ -4,12 +4,11 @@ import socket
 from collections import Counter
 from contextlib import suppress
 
-import hypothesis
 import orjson
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import given
 
 from tests.fuzz import bodies
-from tests.fuzz.mutants import Mutant, Sound, mutants
+from tests.fuzz.mutants import Mutant, Sound, mutants, repeatable
 from tests.fuzz.reference import KEY
 from tests.harness import HOST, Server
 
@@ -57,14 +56,7 @@ def attempt(server: Server, cases: int, seed: int = 1) -> Counter[int]:
     """What so many mutants were answered: by status. Raises AssertionError for one that is the server's fault."""
     answered: Counter[int] = Counter()
 
-    @hypothesis.seed(seed)
-    @settings(
-        max_examples=cases,
-        deadline=None,
-        database=None,
-        phases=(Phase.generate, Phase.shrink),
-        suppress_health_check=list(HealthCheck),
-    )
+    @repeatable(cases, seed)
     @given(mutants(SOUND))
     def ask(mutant: Mutant) -> None:
         status = answer(server, mutant.body)

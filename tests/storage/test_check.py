@@ -14,6 +14,7 @@ from storage.catalogue import SegmentRow
 from storage.check import Report, check
 from storage.layout import segment_name
 from storage.registry import Registry
+from tests.bits import flip
 from tests.storage.filling import Collection
 
 
@@ -47,14 +48,6 @@ def segments(made: Collection) -> list[SegmentRow]:
 
 def errors(report: Report) -> str:
     return "\n".join(str(f) for f in report.findings if f.severity == "error")
-
-
-def flip(path: Path, at: int) -> None:
-    with path.open("r+b") as file:
-        file.seek(at)
-        byte = file.read(1)[0]
-        file.seek(at)
-        file.write(bytes([byte ^ 4]))
 
 
 def test_a_sound_folder_has_no_findings(filled: Collection) -> None:

@@ -11,6 +11,7 @@ import pytest
 from storage import pages
 from storage.database import Database
 from storage.errors import Damaged
+from tests.bits import flip
 
 APPLICATION_ID = 0x1234
 ROWS = 3000
@@ -35,14 +36,6 @@ def opened(path: Path) -> Iterator[Database]:
     db = Database(path, APPLICATION_ID)
     yield db
     db.close()
-
-
-def flip(path: Path, at: int, bit: int = 3) -> None:
-    with path.open("r+b") as file:
-        file.seek(at)
-        byte = file.read(1)[0]
-        file.seek(at)
-        file.write(bytes([byte ^ 1 << bit]))
 
 
 def test_a_sound_database(path: Path) -> None:

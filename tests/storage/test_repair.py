@@ -24,6 +24,7 @@ from storage.registry import Registry
 from storage.repair import repair
 from storage.repair_report import RepairReport
 from storage.writes import Turn
+from tests.bits import flip
 from tests.storage.filling import Collection
 
 ROWS = 9_000
@@ -53,14 +54,6 @@ def contents(root: Path) -> dict[str, bytes]:
     """Every file, but for what SQLite keeps beside a database that is read, and the lock."""
     files = (p for p in root.rglob("*") if p.is_file() and p.name != "LOCK" and not p.name.endswith(("-shm", "-wal")))
     return {str(p.relative_to(root)): p.read_bytes() for p in files}
-
-
-def flip(path: Path, at: int) -> None:
-    with path.open("r+b") as file:
-        file.seek(at)
-        byte = file.read(1)[0]
-        file.seek(at)
-        file.write(bytes([byte ^ 0x10]))
 
 
 @pytest.fixture(params=["int", "str"])

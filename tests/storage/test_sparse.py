@@ -26,6 +26,7 @@ from storage.repair import repair
 from storage.repair_report import RepairReport
 from storage.segment import SegmentWriter, write_segment
 from storage.segment_vectors import Nonzeros
+from tests.bits import flip
 from tests.index.sparse_data import drawn, postings
 from tests.storage.filling import Collection
 
@@ -216,14 +217,6 @@ def data(made: Path, tmp_path: Path) -> Path:
 def path_of(data: Path) -> Path:
     (found,) = data.glob("c/*/segments/*.h5")
     return found
-
-
-def flip(path: Path, at: int) -> None:
-    with path.open("r+b") as file:
-        file.seek(at)
-        byte = file.read(1)[0]
-        file.seek(at)
-        file.write(bytes([byte ^ 0x10]))
 
 
 def saved(data: Path, before: Stored, report: RepairReport) -> set[Any]:
