@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 PROC = Path("/proc")
@@ -60,22 +61,28 @@ def wait_gone(pids: Iterable[int], timeout_s: float) -> list[int]:
 
 def holder_of(server_port: int, client_port: int, among: Iterable[int]) -> int | None:
     """Which process of `among` holds the server's end of a loopback connection (None: not accepted yet)."""
-    inode = _inode(server_port, client_port)
-    if inode is None:
+    fields = _socket(server_port, client_port)
+    if fields is None:
         return None
-    wanted = f"socket:[{inode}]"
-    for pid in among:
-        try:
-            names = os.listdir(PROC / str(pid) / "fd")
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        for name in names:
-            try:
-                if os.readlink(PROC / str(pid) / "fd" / name) == wanted:
-                    return pid
-            except (FileNotFoundError, ProcessLookupError):
-                continue
-    return None
+    return next((pid for pid in among if f"socket:[{fields[9]}]" in _open_files(pid)), None)
+
+
+def _open_files(pid: int) -> list[str]:
+    """What the descriptors of a process lead to. Those that are closed while we look are left out."""
+    found = []
+    with suppress(FileNotFoundError, ProcessLookupError):
+        for name in os.listdir(folder := PROC / str(pid) / "fd"):
+            with suppress(FileNotFoundError, ProcessLookupError):
+                found.append(os.readlink(folder / name))
+    return found
+
+
+def held_by(pid: int, server_port: int) -> int:
+    """How many connections on that port the process has open."""
+    lines = (PROC / "net/tcp").read_text().splitlines()[1:]
+    fields = [line.split() for line in lines]
+    inodes = {f"socket:[{f[9]}]" for f in fields if int(f[1].rpartition(":")[2], 16) == server_port}
+    return sum(name in inodes for name in _open_files(pid))
 
 
 def unread_bytes(server_port: int, client_port: int) -> int | None:
@@ -91,11 +98,6 @@ def private_bytes(pid: int) -> int:
     """Memory that no file stands behind (RssAnon). Raises FileNotFoundError where the process is gone."""
     lines = (PROC / str(pid) / "status").read_text().splitlines()
     return 1024 * int(next(line for line in lines if line.startswith("RssAnon:")).split()[1])
-
-
-def _inode(server_port: int, client_port: int) -> str | None:
-    found = _socket(server_port, client_port)
-    return None if found is None else found[9]
 
 
 def _socket(local_port: int, remote_port: int) -> list[str] | None:

@@ -15,6 +15,7 @@ import httpx  # verify=False: else each client loads all certificates of the mac
 import pytest
 
 from tests.harness import HOST, ROOT, SMALL, Server, wait_for
+from tests.processes import held_by
 
 C = "/v1/collections/c"
 SLOW_SOCKETS = 200
@@ -277,25 +278,9 @@ def test_who_does_not_read_the_answer(tmp_path: Path) -> None:
                 connection.sendall(head("POST", f"{C}/search", len(body)) + body)
             held = list(server.children("app.worker"))
             # One more is the test's own, which has nothing to read.
-            wait_for("they are served", lambda: established(server, held[0]) == 9)
-            wait_for("they are cut off", lambda: established(server, held[0]) == 1, 10)
+            wait_for("they are served", lambda: held_by(held[0], server.port) == 9)
+            wait_for("they are cut off", lambda: held_by(held[0], server.port) == 1, 10)
             assert server.client.get(C).json()["count"] == 400
-
-
-def established(server: Server, worker: int) -> int:
-    """Connections that the worker holds on the server's port."""
-    found = 0
-    inodes = {
-        fields[9]
-        for fields in (line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:])
-        if int(fields[1].rpartition(":")[2], 16) == server.port
-    }
-    for entry in Path(f"/proc/{worker}/fd").iterdir():
-        try:
-            found += entry.readlink().name.removeprefix("socket:[").removesuffix("]") in inodes
-        except OSError:
-            continue
-    return found
 
 
 # ---------------------------------------------------------------- many connections
@@ -318,7 +303,7 @@ def test_10000_idle_connections(tmp_path: Path) -> None:
                     assert good(server) < UNSEEN_S
             workers = server.children("app.worker")
             bound = count - 500 + 2 * 8
-            wait_for("the oldest have given way", lambda: sum(established(server, w) for w in workers) <= bound)
+            wait_for("the oldest have given way", lambda: sum(held_by(w, server.port) for w in workers) <= bound)
             assert idle[0].recv(1) == b""
             assert good(server) < UNSEEN_S
             assert httpx.get(f"{server.url}/livez", verify=False, trust_env=False).status_code == 200
@@ -337,7 +322,7 @@ def test_where_none_is_idle_only_probes_are_answered(tmp_path: Path) -> None:
         server._client = None
         for _ in range(20):
             stack.enter_context(opened(server)).sendall(head("POST", f"{C}/search", 10))
-        wait_for("all are taken", lambda: established(server, server.children("app.worker")[0]) >= 20)
+        wait_for("all are taken", lambda: held_by(server.children("app.worker")[0], server.port) >= 20)
         with httpx.Client(base_url=server.url, verify=False, trust_env=False) as client:
             assert client.get("/livez").status_code == 200
             assert client.get("/readyz").status_code == 200

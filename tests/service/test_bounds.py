@@ -5,7 +5,6 @@ import json
 import signal
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -100,12 +99,13 @@ def test_limits_are_settings(server: Server) -> None:
 
 
 def test_dear_searches_wait_within_bounds(server: Server) -> None:
-    """Sixteen clients send what takes longer together than may be waited for."""
-    body, answers, lock = queries(300), [], threading.Lock()
+    """Sixteen clients send what takes longer together than may be waited for, and go on while somebody else asks what
+    is cheap."""
+    body, answers, lock, over = queries(300), [], threading.Lock(), threading.Event()
 
     def ask() -> None:
         with httpx.Client(base_url=server.url, verify=False, trust_env=False, timeout=60) as client:
-            for _ in range(2):
+            while not over.is_set():
                 answer = client.post(f"{C}/search?exact=true", content=body, headers=NPY)
                 with lock:
                     answers.append(answer)
@@ -113,13 +113,15 @@ def test_dear_searches_wait_within_bounds(server: Server) -> None:
     threads = [threading.Thread(target=ask) for _ in range(16)]
     for thread in threads:
         thread.start()
-    begun = time.monotonic()
-    assert httpx.get(f"{server.url}/livez", verify=False, trust_env=False).status_code == 200
-    assert time.monotonic() - begun < 1.0
+    try:
+        wait_for("all have asked twice", lambda: len(answers) >= 32)
+        assert httpx.get(f"{server.url}/livez", verify=False, trust_env=False).status_code == 200
+    finally:
+        over.set()
     for thread in threads:
         thread.join()
     refused = [a for a in answers if a.status_code != 200]
-    assert 0 < len(refused) < 32
+    assert 0 < len(refused) < len(answers)
     for answer in refused:
         assert code(answer) == (503, "overloaded") and int(answer.headers["retry-after"]) >= 1
     assert server.client.post(f"{C}/search?exact=true", content=body, headers=NPY).status_code == 200
@@ -142,7 +144,7 @@ def test_large_bodies_are_held_within_bounds(server: Server) -> None:
 
     with ExitStack() as stack:
         first = stack.enter_context(started(900))
-        time.sleep(0.2)
+        server.wait_read(first)
         second = stack.enter_context(started(900))
         status, problem = answer(second)
         assert (status, problem["type"]) == (503, "/problems/overloaded")
@@ -159,11 +161,11 @@ def test_large_bodies_are_held_within_bounds(server: Server) -> None:
 
 def test_a_stop_is_announced(tmp_path: Path) -> None:
     """First `readyz` says so, while everything goes on; then the port closes."""
-    with Server(tmp_path / "data", 1, SMALL | {"SEEDVEC_UNREADY_S": "3"}) as server:
+    with Server(tmp_path / "data", 1, SMALL | {"SEEDVEC_UNREADY_S": "5"}) as server:
         client, process = server.client, server.process
         assert process is not None and client.get("/readyz").status_code == 200
         process.send_signal(signal.SIGTERM)
-        wait_for("it is not ready", lambda: client.get("/readyz").status_code == 503, 2.0)
+        wait_for("it is not ready", lambda: client.get("/readyz").status_code == 503, 4.0)
         assert client.get("/readyz").json()["type"] == "/problems/not-ready"
         assert httpx.get(f"{server.url}/livez", verify=False, trust_env=False).status_code == 200
         assert client.put(C, json={"dimension": 2}).status_code == 201

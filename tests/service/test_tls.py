@@ -14,8 +14,10 @@ import pytest
 
 from app.connections import RESERVE
 from app.settings import SettingError, load
-from app.tls import server_context
+from app.tls import HANDSHAKE_S, server_context
+from app.worker import LAST_HANDSHAKE_S
 from tests.harness import HOST, ROOT, SMALL, Server, wait_for
+from tests.processes import held_by, holder_of
 
 
 def certificate(folder: Path, serial: int) -> None:
@@ -26,6 +28,10 @@ def certificate(folder: Path, serial: int) -> None:
     subprocess.run(command, check=True, capture_output=True)
     for name in ("cert", "key"):  # as certbot and secrets of a cluster do: replaced, not written into
         (folder / f"new-{name}").replace(folder / f"{name}.pem")
+
+
+OWN = {"SEEDVEC_API_KEY": "sesame", "SEEDVEC_DRAIN_S": "60"}
+"""Who delays a stop does so for longer than the harness waits."""
 
 
 class TlsServer(Server):
@@ -52,7 +58,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TlsServer]:
     folder = tmp_path_factory.mktemp("tls")
     certificate(folder, 1)
     files = {"SEEDVEC_TLS_CERT": str(folder / "cert.pem"), "SEEDVEC_TLS_KEY": str(folder / "key.pem")}
-    with TlsServer(folder / "data", env=SMALL | files | {"SEEDVEC_API_KEY": "sesame"}) as running:
+    with TlsServer(folder / "data", env=SMALL | files | OWN) as running:
         yield running
 
 
@@ -101,7 +107,7 @@ def test_who_never_shakes_hands_holds_up_nobody(server: TlsServer) -> None:
         begun = time.monotonic()
         with server.client_of() as client:
             assert client.get("/livez").status_code == 200
-        assert time.monotonic() - begun < 2
+        assert time.monotonic() - begun < HANDSHAKE_S
     finally:
         for connection in silent:
             connection.close()
@@ -130,7 +136,9 @@ def test_who_never_shakes_hands_takes_nobodys_place(server: TlsServer) -> None:
     with crowded:
         silent = [socket.create_connection((HOST, crowded.port), timeout=30) for _ in range(8 + RESERVE)]
         try:
-            time.sleep(1.5)
+            (worker,) = crowded.children("app.worker")
+            wait_for("all are there", lambda: held_by(worker, crowded.port) >= len(silent))
+            time.sleep(LAST_HANDSHAKE_S + 0.2)
             with crowded.client_of() as client:
                 assert client.get("/v1", headers={"authorization": "Bearer sesame"}).status_code == 200
         finally:
@@ -140,14 +148,12 @@ def test_who_never_shakes_hands_takes_nobodys_place(server: TlsServer) -> None:
 
 def test_who_never_shakes_hands_delays_no_stop(server: TlsServer) -> None:
     """The last test that asks this server: it is stopped, and started again for its folder to be looked at."""
-    with socket.create_connection((HOST, server.port), timeout=30):
-        time.sleep(0.5)  # until a worker has it
-        begun = time.monotonic()
+    with socket.create_connection((HOST, server.port), timeout=30) as connection:
+        port, workers = connection.getsockname()[1], server.children("app.worker")
+        wait_for("a worker has it", lambda: holder_of(server.port, port, workers) is not None)
         server.stop()
-        took_s = time.monotonic() - begun
     assert "killing worker" not in server.log_tail()
     server.start()
-    assert took_s < 7
 
 
 def test_files_that_are_no_certificate(tmp_path: Path) -> None:
