@@ -3,7 +3,6 @@
 What a key may do then is the routes' to check (`rights.py`): they know what they do.
 """
 
-import asyncio
 import math
 import time
 
@@ -16,6 +15,7 @@ from app.api.rates import Rates
 from app.api.refusals import RateLimited, Unauthorized
 from app.api.rights import KEY
 from app.engine.errors import Overloaded, Refused
+from app.engine.turn import at_end_of_turn
 
 CROWDED = "crowded"
 """In the state of a connection beyond the bound: what it asks is refused, but for what is open."""
@@ -68,7 +68,7 @@ class Gate:
         scope[ROOM] = self.room
         if self._begun == 0:
             self._turn_began = time.monotonic()
-            asyncio.get_running_loop().call_soon(self._end_turn)
+            at_end_of_turn(self._end_turn)
         self._begun += 1
         if path in OPEN:
             return
