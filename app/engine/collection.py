@@ -4,7 +4,7 @@ import asyncio
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from app.engine import errors, intake
+from app.engine.agreement import from_stored
 from app.engine.files import SealedFile, write_sealed
 from app.engine.matching import is_described
 from app.engine.merge_patch import merge_patch
@@ -21,7 +22,7 @@ from app.engine.sample import NOTHING, Keep, QuerySample
 from app.engine.search_queue import SearchQueue
 from app.engine.translate import translated
 from app.engine.turn import at_end_of_turn
-from app.engine.types import Id, Idempotency, Rows, Vectors, Written
+from app.engine.types import CollectionSettings, Id, Idempotency, Rows, Vectors, Written
 from app.engine.view import MAX_WAIT_S, Follower, View
 from app.engine.writer import Writer
 from seedvec.sparse import SparseRows
@@ -39,6 +40,7 @@ FULL_POLL_S = 0.05
 OPENING_POLL_S = 0.02
 OFF_LOOP_BYTES = 256 << 10
 """Vectors above this are checked and converted off the event loop."""
+Q = TypeVar("Q")
 T = TypeVar("T")
 
 
@@ -72,6 +74,9 @@ class Collection:
         self.pools = pools
         self.follower = Follower(folder, pools.loaders, pools.workers, limits.memory_bytes)
         self._seen: View | None = None
+        self._stored: catalogue.Settings | None = None
+        self._settings: CollectionSettings
+        """What `_stored` says: every request asks for it."""
         self.damage: str | None = None
         """Why it was closed since it was opened here; `LocalEngine` tells the other processes."""
         self.writer = Writer(folder, pools.writers, limits.pending_rows, limits.pending_bytes, limits.writes_waiting)
@@ -89,11 +94,21 @@ class Collection:
         """As `view`, with what was committed in this very moment."""
         if self.damage is not None:
             raise errors.CollectionClosed(self.damage)
-        with self.told():
+        try:
             view = self.follower.view()
+        except Exception:  # a context manager around it would cost as much as half of the look
+            with self.told():
+                raise
         if at_end_of_turn(self._unsee):
             self._seen = view
         return view
+
+    def settings(self) -> CollectionSettings:
+        """As clients know them. Raises as `view`."""
+        stored = self.view().settings
+        if stored is not self._stored:
+            self._stored, self._settings = stored, from_stored(stored)
+        return self._settings
 
     def _unsee(self) -> None:
         self._seen = None
@@ -135,6 +150,12 @@ class Collection:
     async def beside_the_loop(self, act: Callable[[], T], cost_us: float = 0.0, deadline: float = math.inf) -> T:
         """A dear search, in the one thread for them. Raises Overloaded, DeadlineExceeded."""
         return await self.pools.queue.run(self.pools.searchers, act, cost_us, deadline)
+
+    async def beside_the_loop_with_others(
+        self, alike: Hashable, asked: Q, act: Callable[[Sequence[Q]], Sequence[T]], cost_us: float, deadline: float
+    ) -> T:
+        """The same, together with those that wait under the same key."""
+        return await self.pools.queue.run_with_others(self.pools.searchers, alike, asked, act, cost_us, deadline)
 
     def looks(self, times: int) -> Iterator[View]:
         """For an answer that may have to be given again from a newer view."""

@@ -8,7 +8,7 @@ held still.
 import base64
 import binascii
 import heapq
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -125,6 +125,14 @@ async def _run(
 ) -> search.Results:
     """Raises DeadlineExceeded, Overloaded."""
     cost_us = plan.cost_us * len(queries)
+    if cost_us > LOOP_US and search.is_joinable(plan, queries):
+
+        def all_of(several: Sequence[search.Wanted]) -> list[search.Results]:
+            return search.run_together(view, plan, several, k)
+
+        # The plan was made for this view, and stays as long as this function does: no other has its id.
+        wanted = search.Wanted(queries, deadline)
+        return await c.beside_the_loop_with_others((id(plan), k), wanted, all_of, cost_us, deadline)
     if cost_us > LOOP_US:
         return await c.beside_the_loop(lambda: search.run(view, plan, queries, k, deadline), cost_us, deadline)
     return search.run(view, plan, queries, k, deadline)

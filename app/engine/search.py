@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,9 +16,12 @@ from app.engine.types import CalibratedOn
 from app.engine.view import View
 from index.contract import Found
 from index.reach import beyond
+from seedvec.sparse import SparseRows
 
 MAX_UNLIKE_SHARE = 0.01
 """Of the queries of a request: with more of them farther off than what was calibrated on, no recall is claimed."""
+FEW_QUERIES = 16
+"""A search of more is a batch by itself."""
 FEW_HITS = 50
 """Up to so many distances Python compares faster than NumPy (10: 0.5 µs instead of 3)."""
 
@@ -33,6 +37,13 @@ class Took(NamedTuple):
     @property
     def by(self) -> str:
         return "exact" if self.exact else self.step.index.kind
+
+
+class Wanted(NamedTuple):
+    """One of several searches that are run together. queries: (q, d) float32, dense; deadline: as `run` takes it."""
+
+    queries: Any
+    deadline: float
 
 
 class Results(NamedTuple):
@@ -70,6 +81,23 @@ def run(view: View, search: SearchPlan, queries: Any, k: int, deadline: float = 
     if expected is not None and _are_unlike(search, found, queries):
         expected = None
     return Results(merged, tuple(took), False, expected, search.calibrated_on, merge_ms)
+
+
+def is_joinable(plan: SearchPlan, queries: Any) -> bool:
+    """Whether a search pays more alone than with others: exact ones read every row, however many queries there are.
+    What an index is asked costs the same, and what is said of its recall would depend on the others."""
+    few = len(queries) <= FEW_QUERIES and not isinstance(queries, SparseRows)
+    return few and all(step.plan.exact for step in plan.steps)
+
+
+def run_together(view: View, search: SearchPlan, wanted: Sequence[Wanted], k: int) -> list[Results]:
+    """`run` of several searches at once, to each its own. Raises DeadlineExceeded where none has time left."""
+    queries = np.concatenate([one.queries for one in wanted])
+    found = run(view, search, queries, k, max(one.deadline for one in wanted))
+    ends = np.cumsum([len(one.queries) for one in wanted]).tolist()
+    return [
+        found._replace(hits=found.hits.of(end - len(one.queries), end)) for one, end in zip(wanted, ends, strict=True)
+    ]
 
 
 def _are_unlike(search: SearchPlan, found: list[tuple[int | None, Found]], queries: NDArray[np.float32]) -> bool:

@@ -1,7 +1,10 @@
 """A batch is answered as its queries are one by one: by (distance, id), whatever part a hit lies in."""
 
 import asyncio
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +13,11 @@ import pytest
 from numpy.typing import NDArray
 
 from app.engine import planning, reading, search
+from app.engine.collection import Collection, Limits
 from app.engine.ranking import Ranked
 from app.engine.types import EXACTLY, Asked
 from index.distance import distances
-from tests.engine.rig import Rig
+from tests.engine.rig import Rig, pools
 
 QUERIES = 9
 
@@ -86,3 +90,37 @@ def test_a_batch_of_an_empty_view(rig: Rig) -> None:
     found = search.run(view, planning.plan(view, 5, EXACTLY), asked(), 5).hits
     assert found.ids == [] and found.starts == [0] * (QUERIES + 1)
     assert len(found.places.vectors()) == 0
+
+
+def test_searches_that_wait_together_are_answered_as_alone(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of one query and of several, for one k and another; the metadata, too, are each one's own."""
+    monkeypatch.setattr(reading, "LOOP_US", 0.0)
+    gate, together = threading.Event(), []
+    run = search.run_together
+
+    def counted(view: Any, plan: Any, wanted: Any, k: int) -> Any:
+        together.append(len(wanted))
+        return run(view, plan, wanted, k)
+
+    monkeypatch.setattr(search, "run_together", counted)
+
+    async def talk(c: Collection) -> None:
+        wanted = [(asked()[i : i + 1 + i % 2], Asked(5 + i % 3, EXACTLY)) for i in range(8)]
+        alone = [await reading.find(c, *one) for one in wanted]
+        blocker = asyncio.create_task(c.beside_the_loop(lambda: gate.wait(10)))
+        await asyncio.sleep(0)
+        waiting = [asyncio.create_task(reading.find(c, *one)) for one in wanted]
+        await asyncio.sleep(0)
+        gate.set()
+        for own, found in zip(alone, await asyncio.gather(*waiting), strict=True):
+            assert found.hits.items == own.hits.items and found.hits.starts == own.hits.starts
+            assert found.hits.distances.tobytes() == own.hits.distances.tobytes() and found.exact
+        assert await blocker
+
+    with ThreadPoolExecutor(1) as searchers:
+        c = Collection("c", rig.folder, Limits(10**9, 10**9), replace(pools(), searchers=searchers))
+        try:
+            asyncio.run(talk(c))
+        finally:
+            c.close()
+    assert together == 8 * [1] + [3, 3, 2]

@@ -1,15 +1,16 @@
 """What waits for the search thread: bounded by the time that it will take, and not begun past its deadline."""
 
 import asyncio
+import math
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from app.engine.errors import DeadlineExceeded, Overloaded
-from app.engine.search_queue import SearchQueue
+from app.engine.search_queue import MOST_TOGETHER, SearchQueue
 
 
 @pytest.fixture
@@ -93,5 +94,90 @@ def test_a_search_that_fails_leaves_the_queue(pool: ThreadPoolExecutor) -> None:
             with pytest.raises(ValueError, match="broken"):
                 await queue.run(pool, fail, 1e6)
         assert await asyncio.gather(*(queue.run(pool, lambda: 1, 4e5) for _ in range(2))) == [1, 1]
+
+    asyncio.run(talk())
+
+
+def doubled(runs: list[list[int]]) -> Callable[[Sequence[int]], list[int]]:
+    """Answers twice what each asks, and notes who was asked together."""
+
+    def act(asked: Sequence[int]) -> list[int]:
+        runs.append(list(asked))
+        return [2 * n for n in asked]
+
+    return act
+
+
+def test_those_alike_that_wait_are_one_batch(pool: ThreadPoolExecutor) -> None:
+    queue, gate = SearchQueue(), threading.Event()
+    runs: list[list[int]] = []
+
+    async def talk() -> None:
+        first = asyncio.create_task(queue.run(pool, lambda: gate.wait(10)))
+        await asyncio.sleep(0)
+        others = [queue.run_with_others(pool, n % 2, n, doubled(runs), 1e3, math.inf) for n in range(7)]
+        tasks = [asyncio.create_task(other) for other in others]
+        await asyncio.sleep(0)
+        gate.set()
+        assert await asyncio.gather(*tasks) == [2 * n for n in range(7)] and await first
+        assert await queue.run_with_others(pool, 0, 9, doubled(runs), 1e3, math.inf) == 18
+
+    asyncio.run(talk())
+    assert runs == [[0, 2, 4, 6], [1, 3, 5], [9]]
+
+
+def test_a_batch_has_an_end(pool: ThreadPoolExecutor) -> None:
+    queue, gate = SearchQueue(), threading.Event()
+    runs: list[list[int]] = []
+
+    async def talk() -> None:
+        first = asyncio.create_task(queue.run(pool, lambda: gate.wait(10)))
+        await asyncio.sleep(0)
+        many = range(2 * MOST_TOGETHER + 1)
+        tasks = [asyncio.create_task(queue.run_with_others(pool, 0, n, doubled(runs), 1e3, math.inf)) for n in many]
+        await asyncio.sleep(0)
+        gate.set()
+        assert await asyncio.gather(*tasks) == [2 * n for n in many] and await first
+
+    asyncio.run(talk())
+    assert [len(run) for run in runs] == [MOST_TOGETHER, MOST_TOGETHER, 1]
+
+
+def test_who_is_too_late_or_gone_is_left_out_of_the_batch(pool: ThreadPoolExecutor) -> None:
+    queue, gate = SearchQueue(), threading.Event()
+    runs: list[list[int]] = []
+
+    async def talk() -> None:
+        first = asyncio.create_task(queue.run(pool, lambda: gate.wait(10)))
+        await asyncio.sleep(0)
+        deadlines = [time.monotonic() + 0.05, math.inf, math.inf]
+        late, gone, stays = [
+            asyncio.create_task(queue.run_with_others(pool, "alike", n, doubled(runs), 1e3, deadline))
+            for n, deadline in enumerate(deadlines)
+        ]
+        await asyncio.sleep(0)
+        gone.cancel()
+        with pytest.raises(DeadlineExceeded):
+            await late
+        gate.set()
+        assert await stays == 4 and await first
+        with pytest.raises(asyncio.CancelledError):
+            await gone
+
+    asyncio.run(talk())
+    assert runs == [[2]]
+
+
+def test_a_batch_that_fails_fails_for_all_of_it(pool: ThreadPoolExecutor) -> None:
+    def fail(asked: Sequence[int]) -> list[int]:
+        raise ValueError("broken")
+
+    async def talk() -> None:
+        queue = SearchQueue(0.5)
+        for _ in range(3):
+            both = [queue.run_with_others(pool, 0, n, fail, 4e5, math.inf) for n in range(2)]
+            found = await asyncio.gather(*both, return_exceptions=True)
+            assert [str(error) for error in found] == ["broken", "broken"]
+        assert await queue.run(pool, lambda: 1, 4e5) == 1
 
     asyncio.run(talk())
