@@ -54,9 +54,10 @@ def request(method: str, path: str, body: bytes = b"", kind: str = JSON, accept:
 
 
 def fired(
-    port: int, clients: int, requests: Sequence[bytes], seconds: float, *, warm_s: float = WARM_S, most: int = MOST
+    port: int, clients: int, requests: Sequence[bytes], seconds: float, *, warm_s: float | None = None, most: int = MOST
 ) -> Run:
-    """The requests in turn, over and over, for `seconds` after warm_s that do not count; `most` bounds each.
+    """The requests in turn, over and over, for `seconds`, after warm_s (WARM_S, or `seconds` where that is less) that
+    do not count; `most` bounds each.
 
     Raises SystemExit where the generator gives up: a server that answers nothing, or closes a connection.
     """
@@ -65,7 +66,7 @@ def fired(
         "clients": clients,
         "requests": [base64.b64encode(text).decode() for text in requests],
         "seconds": seconds,
-        "warm_s": warm_s,
+        "warm_s": min(WARM_S, seconds) if warm_s is None else warm_s,
         "most": most,
     }
     done = subprocess.run(

@@ -63,7 +63,7 @@ def compared(comparison: Comparison, taking_part: Sequence[System], options: arg
     with ExitStack() as stack:
         able = []
         for system in taking_part:
-            stack.callback(system.close)
+            stack.callback(comparison.close, system)
             if comparison.prepare(system, settings):
                 able.append(system)
         for number in range(options.rounds):

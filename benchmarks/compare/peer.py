@@ -31,7 +31,7 @@ Seconds = dict[str, float]
 
 
 class System(Protocol):
-    """What is compared. Every method but the last raises Refused."""
+    """What is compared. Every method raises Refused."""
 
     name: str
 
@@ -124,7 +124,7 @@ class Peer:
             )
         except OSError as error:
             self._lives = 0
-            raise Refused(f"{self._command[0]}: {error.strerror}") from error
+            raise Refused(f"its interpreter: {error.strerror}") from error
         finally:
             log.close()
         # A queue of its own for each process: what an ended one still says must not answer the next one's question.

@@ -13,7 +13,8 @@ BESIDE = 8
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """part: of PARTS. What does not concern it is None. body: what vectors travel as, where there is a choice."""
+    """part: of PARTS. What does not concern it is None. body: what vectors travel as, where there is a
+    choice; of `bare` the route."""
 
     part: str
     recall: float | None = None
@@ -57,7 +58,8 @@ def _all(recalls: Sequence[float], clients: Sequence[int]) -> Iterator[Setting]:
         yield Setting("batch", recall)
     yield Setting("fetch", clients=beside)
     for n in clients:
-        yield Setting("bare", clients=n, body="search")
+        yield Setting("bare", clients=n, body="asgi")
+    yield Setting("bare", clients=beside, body="search")
     yield Setting("bare", clients=beside, body="fetch")
 
 

@@ -205,9 +205,9 @@ def _cost(records: Sequence[Record], settings: Sequence[Setting], cores: int) ->
         )
     note = (
         "The index's time is by the clock, which runs on while others have its core: what is outside it is shown for "
-        f"one client alone. Limit: {cores} cores less what the client takes, each busy "
-        "with plain Faiss's single query at this recall and 40 µs of HTTP. Bare: the same generator against a route "
-        "that does nothing."
+        f"one client alone. Limit: {cores} cores less what the client takes, each busy with plain Faiss's single query "
+        "at this recall and 40 µs of HTTP. Bare: the same generator against routes that do nothing and "
+        "answer as many bytes: ASGI alone is its ceiling; Starlette's route decodes the body."
     )
     return Table("What a request costs this server", note, rows)
 

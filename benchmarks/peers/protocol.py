@@ -19,22 +19,31 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, NamedTuple, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.peers.peer import Hits, Params, Peer, Unable
+from benchmarks.peers.peer import Floats, Hits, Params, Peer, Unable
 from benchmarks.peers.timed import Timed
 
 WARM_S = 0.5
-TUNE_S = 10.0
-"""For one rung at most: a slow peer is tuned on the queries that it answers meanwhile."""
+BATCH_S = 3600.0
+FLAT, GAIN = 2, 0.001
+"""A ladder ends where so many rungs have added less recall."""
 SLACK = 1e-4
 """Share of the k-th true distance within which another row counts as a tie, as benchmarks/datasets.py has it."""
 NONE, NOT_ASKED = -1, -2
+
+
+class Rung(NamedTuple):
+    """us: median of one search, microseconds."""
+
+    params: Params
+    recall: float
+    us: float
 
 
 def serve(peer: Peer) -> None:
@@ -84,21 +93,33 @@ def _ingest(peer: Peer, asked: dict[str, Any]) -> dict[str, Any]:
 def _tune(peer: Peer, asked: dict[str, Any]) -> dict[str, Any]:
     """The quickest of the first rungs that reach the recall, one of each ladder."""
     queries, truth, k = np.load(asked["queries"]), np.load(asked["truth"]), asked["k"]
-    best, quickest, chosen, tried = 0.0, np.inf, None, []
+    tried: list[Rung] = []
     for ladder in peer.ladders(asked.get("buckets")):
-        for params in ladder:
-            asks = peer.searches(queries, k, params, asked.get("buckets"))
-            timed = peer.run(asks, 1, TUNE_S, most=len(queries))
-            # The median: others on the machine lengthen some searches, not half of them.
-            recall, each_s = _recall(peer, timed, truth, k), float(np.median(timed.latencies_s or [np.inf]))
-            tried.append({"params": params, "recall": recall, "us": each_s * 1e6})
-            if recall < asked["recall"]:
-                best = best if chosen else max(best, recall)
-                continue
-            if each_s < quickest:
-                best, quickest, chosen = recall, each_s, params
-            break
-    return {"params": chosen, "recall": best, "tried": tried}
+        for rung in _climbed(peer, ladder, queries, truth, k, asked.get("buckets")):
+            tried.append(rung)
+            if rung.recall >= asked["recall"]:
+                break
+    reached = [rung for rung in tried if rung.recall >= asked["recall"]]
+    if not reached:
+        best = max((rung.recall for rung in tried), default=0.0)
+        return {"params": None, "recall": best, "tried": [rung._asdict() for rung in tried]}
+    chosen = min(reached, key=lambda rung: rung.us)
+    return {"params": chosen.params, "recall": chosen.recall, "tried": [rung._asdict() for rung in tried]}
+
+
+def _climbed(
+    peer: Peer, ladder: list[Params], queries: Floats, truth: Floats, k: int, buckets: int | None
+) -> Iterator[Rung]:
+    """Each rung measured, as far as it is asked for; not those above where recall has stopped growing."""
+    recalls: list[float] = []
+    for params in ladder:
+        timed = peer.probe(queries, k, params, buckets)
+        # The median: others on the machine lengthen some searches, not half of them.
+        us = float(np.median(timed.latencies_s or [np.inf])) * 1e6
+        recalls.append(_recall(peer, timed, truth, k))
+        yield Rung(params, recalls[-1], us)
+        if len(recalls) > FLAT and recalls[-1] - recalls[-1 - FLAT] < GAIN:
+            return
 
 
 def _recall(peer: Peer, timed: Timed, truth: NDArray[np.float32], k: int) -> float:
@@ -113,7 +134,7 @@ def _recall(peer: Peer, timed: Timed, truth: NDArray[np.float32], k: int) -> flo
 def _search(peer: Peer, asked: dict[str, Any]) -> dict[str, Any]:
     queries, k = np.load(asked["queries"]), asked["k"]
     asks = peer.searches(queries, k, asked["params"], asked["buckets"])
-    timed = peer.run(asks, asked["clients"], asked["seconds"], warm_s=WARM_S)
+    timed = peer.run(asks, asked["clients"], asked["seconds"], warm_s=min(WARM_S, asked["seconds"]))
     _write(asked["answers"], {n: peer.hits(answer) for n, answer in timed.answers.items()}, len(queries), k)
     return _figures(timed)
 
@@ -121,7 +142,7 @@ def _search(peer: Peer, asked: dict[str, Any]) -> dict[str, Any]:
 def _batch(peer: Peer, asked: dict[str, Any]) -> dict[str, Any]:
     queries, k = np.load(asked["queries"]), asked["k"]
     params: Params = asked["params"]
-    timed = peer.run([peer.batch(queries, k, params)], 1, TUNE_S, most=1)
+    timed = peer.run([peer.batch(queries, k, params)], 1, BATCH_S, most=1)
     if not timed.answers:
         raise Unable("the batch failed")
     hits: Sequence[Hits] = peer.batch_hits(timed.answers[0])
@@ -130,7 +151,8 @@ def _batch(peer: Peer, asked: dict[str, Any]) -> dict[str, Any]:
 
 
 def _fetch(peer: Peer, asked: dict[str, Any]) -> dict[str, Any]:
-    return _figures(peer.run(peer.fetches(np.load(asked["ids"])), asked["clients"], asked["seconds"], warm_s=WARM_S))
+    asks, seconds = peer.fetches(np.load(asked["ids"])), asked["seconds"]
+    return _figures(peer.run(asks, asked["clients"], seconds, warm_s=min(WARM_S, seconds)))
 
 
 def _figures(timed: Timed) -> dict[str, Any]:
