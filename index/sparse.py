@@ -6,14 +6,15 @@ second row; looking at every row takes 24 and 64 ms. So rows are looked at only 
 or where a filter leaves few of them. Either way the sums are the same.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from index.contract import Alive, Found, Metric, Options, Plan
+from index.contract import Alive, Found, Metric, Plan
+from index.only_exact import OnlyExact
 from index.selection import Hit, kth_smallest, together
 from index.sparse_distance import PostedDots, by_rows, distances, squares
 from seedvec.sparse import Postings, SparseRows
@@ -42,13 +43,11 @@ class SparseVectors:
     squares: NDArray[np.float64] | None = None
 
 
-class SparseExact:
+class SparseExact(OnlyExact):
     """Exact search over `vectors`; under cosine holds 8 bytes a row of them.
 
     Answers as `contract.Index` does, but of the rows that tie with the k-th gives only the first by id: a query that
     meets few rows is as far from all others."""
-
-    kind = "flat"
 
     def __init__(self, vectors: SparseVectors) -> None:
         self.vectors = vectors
@@ -61,14 +60,8 @@ class SparseExact:
             return OVERHEAD_US + (rows * NS_PER_ROW + stored * NS_PER_NUMBER_BY_ROWS) / 1000
         return OVERHEAD_US + (len(self.vectors.rows) * NS_PER_ROW + stored * NS_PER_NUMBER) / 1000
 
-    def options(self, k: int) -> Options:
-        return Options((), self.plan(k, 1.0))
-
-    def plan(self, k: int, recall: float) -> Plan:
-        return Plan({}, 1.0, self.cost_us(len(self.vectors.rows)), exact=True)
-
-    def given(self, params: Mapping[str, int], k: int) -> Plan:
-        return self.plan(k, 1.0)
+    def all_us(self) -> float:
+        return self.cost_us(len(self.vectors.rows))
 
     def filtered_us(self, alive: Alive) -> float:
         rows = max(1, len(self.vectors.rows))
