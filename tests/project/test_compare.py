@@ -22,7 +22,7 @@ from benchmarks.datasets import Dataset
 from benchmarks.options import names
 
 SEARCH = Setting("search", 0.95, 8)
-RUN = "--rows 2000 --queries 100 --rounds 1 --seconds 0.1 --clients 1 --recalls 0.95 --ingest-rows 300"
+RUN = "--rows 2000 --queries 100 --rounds 1 --seconds 0.1 --clients 1 --recalls 0.95 --ingest-rows 300 --workers 1"
 
 
 def record(system: str, setting: Setting, number: int, **figures: Any) -> dict[str, Any]:
