@@ -34,8 +34,8 @@ KEPT_SCORES = 1 << 23
 """At 12 bytes each, 100 MB: what a batch may keep of its scores before the k-th is known."""
 SAMPLED_ROWS = 8192
 MATRIX_QUERIES = 12
-"""From this many queries on a matrix product beats the direct kernel: 8 queries over 1,000,000 × 128 took 100 ms directly
-and 118 by products, 16 took 197 and 145."""
+"""From this many queries on a matrix product beats the direct kernel: over 1,000,000 × 128 it took 118 ms for 8 of them
+and 145 for 16, where the direct one took 100 and 197."""
 GATHER_BELOW = 0.25
 """With fewer rows alive than this share they are gathered; above, scoring all and masking is faster."""
 BLOCK_ELEMENTS = 1 << 22

@@ -6,7 +6,8 @@ from numpy.typing import NDArray
 
 from index.contract import Alive, Found, Metric, Vectors
 from index.distance import distances
-from index.exact import Exact
+from index.exact import MATRIX_QUERIES, Exact
+from index.kernels import BLAS_QUERIES
 from index.selection import kth_smallest
 from tests.index.data import DTYPES, METRICS, clustered, vectors
 
@@ -34,11 +35,10 @@ def test_true_nearest_alone_and_in_batches(metric: Metric, dtype: str, share: fl
     alive = None if share == 1.0 else Alive.of(mask)
     exact = Exact(v)
     for k in (1, 10, 100):
-        batch = exact.search(queries, k, alive=alive)
-        for i, query in enumerate(queries):
-            expected = truth(v, query, k, None if alive is None else mask)
-            assert hits(batch, i) == expected
-            assert hits(exact.search(query[None], k, alive=alive), 0) == expected
+        expected = [truth(v, query, k, None if alive is None else mask) for query in queries]
+        for size in (1, len(queries), MATRIX_QUERIES, BLAS_QUERIES):
+            batch = exact.search(np.resize(queries, (size, 24)), k, alive=alive)
+            assert [hits(batch, i) for i in range(size)] == [expected[i % len(queries)] for i in range(size)]
 
 
 @pytest.mark.parametrize("metric", METRICS)
@@ -46,7 +46,7 @@ def test_true_nearest_alone_and_in_batches(metric: Metric, dtype: str, share: fl
 def test_all_ties_come(metric: Metric, dtype: str) -> None:
     base = clustered(50, 8, 4).astype(dtype)
     v = vectors(np.repeat(base, 40, axis=0), metric)
-    queries = np.concatenate([base[:5].astype(np.float32), clustered(3, 8, 5)])
+    queries = np.concatenate([base[:5].astype(np.float32), clustered(MATRIX_QUERIES, 8, 5)])
     found = Exact(v).search(queries, 10)
     for i, query in enumerate(queries):
         assert hits(found, i) == truth(v, query, 10, None)
@@ -59,7 +59,7 @@ def test_far_from_the_origin(metric: Metric) -> None:
     """|r|² − 2 q·r keeps nothing of distances of 1 between vectors of norm 10,000: the bound must notice."""
     rows = clustered(20_000, 16, 6) * np.float32(0.1) + np.float32(3000)
     v = vectors(rows, metric)
-    queries = clustered(6, 16, 7) * np.float32(0.1) + np.float32(3000)
+    queries = clustered(MATRIX_QUERIES, 16, 7) * np.float32(0.1) + np.float32(3000)
     found = Exact(v).search(queries, 10)
     for i, query in enumerate(queries):
         assert hits(found, i) == truth(v, query, 10, None)
@@ -69,7 +69,7 @@ def test_far_from_the_origin(metric: Metric) -> None:
 @pytest.mark.parametrize("scale", [1e-25, 1e-14, 1e12, 1e25])
 def test_extreme_numbers(metric: Metric, scale: float) -> None:
     v = vectors((clustered(400, 6, 8) * scale).astype(np.float32), metric)
-    queries = (clustered(5, 6, 9) * scale).astype(np.float32)
+    queries = (clustered(MATRIX_QUERIES, 6, 9) * scale).astype(np.float32)
     found = Exact(v).search(queries, 7)
     for i, query in enumerate(queries):
         assert hits(found, i) == truth(v, query, 7, None)
@@ -87,19 +87,19 @@ def test_a_zero_vector_under_l2_and_dot() -> None:
 
 def test_k_beyond_the_rows_and_no_rows() -> None:
     v = vectors(clustered(5, 4, 1), "l2")
-    queries = clustered(6, 4, 2)
-    for q in (1, 6):
+    queries = clustered(MATRIX_QUERIES, 4, 2)
+    for q in (1, 6, MATRIX_QUERIES):
         found = Exact(v).search(queries[:q], 10_000)
         assert found.rows.shape == (q, 5) and (np.sort(found.rows, axis=1) == np.arange(5)).all()
     none = Exact(vectors(np.empty((0, 4), np.float32), "cosine")).search(queries, 10)
-    assert none.rows.shape == (6, 0) and none.distances.shape == (6, 0)
+    assert none.rows.shape == none.distances.shape == (MATRIX_QUERIES, 0)
     assert Exact(v).search(queries[:0], 3).rows.shape == (0, 0)
 
 
 @pytest.mark.parametrize("metric", METRICS)
 def test_among_some_rows_alone(metric: Metric) -> None:
     v = vectors(clustered(2000, 12, 11), metric)
-    queries = clustered(6, 12, 12)
+    queries = clustered(MATRIX_QUERIES, 12, 12)
     wanted = np.flatnonzero(np.random.default_rng(13).random(2000) < 0.2)
     mask = np.zeros(2000, np.bool_)
     mask[wanted] = True
@@ -114,7 +114,7 @@ def test_more_scores_than_fit_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("index.exact.KEPT_SCORES", 7 * 300)
     monkeypatch.setattr("index.kernels.MATRIX_ELEMENTS", 12 * 256)
     v = vectors(clustered(1000, 12, 14), "l2")
-    queries = clustered(23, 12, 15)
+    queries = clustered(27, 12, 15)
     mask = np.random.default_rng(16).random(1000) < 0.5
     for alive in (None, Alive.of(mask)):
         found = Exact(v).search(queries, 10, alive=alive)
