@@ -18,6 +18,7 @@ Params = dict[str, Any]
 Ask = Any
 """One request made beforehand: a call without arguments, unless the peer says otherwise."""
 NO_LIMIT = sys.maxsize
+PROBE_S = 10.0
 
 
 class Unable(Exception):
@@ -58,6 +59,10 @@ class Peer(ABC):
     def searches(self, queries: Floats, k: int, params: Params, buckets: int | None) -> list[Ask]:
         """One for each of the queries (q, d), among rows of the first buckets alone where they are given. They hold
         until the next are made: parameters may be the collection's."""
+
+    def probe(self, queries: Floats, k: int, params: Params, buckets: int | None) -> Timed:
+        """All queries once, one after the other, as long as PROBE_S last: what recall is measured on."""
+        return self.run(self.searches(queries, k, params, buckets), 1, PROBE_S, most=len(queries))
 
     @abstractmethod
     def hits(self, answer: Any) -> Hits: ...

@@ -23,6 +23,8 @@ ONE_SEGMENT_KB = 100_000_000
 INDEXED_KB = 1_000
 """Segments above are given a graph. Its own default would leave small collections without one."""
 WIDTHS = (10, 16, 24, 32, 40, 48, 56, 64, 80, 96, 128, 160, 192, 256, 320, 400, 512)
+OVERSAMPLED = (1.0, 2.0, 4.0)
+"""Times k candidates found by their codes whose vectors are compared."""
 BUCKETS = 100
 
 
@@ -67,13 +69,15 @@ class Qdrant(Peer):
         return Ingested(acknowledged_s, time.perf_counter() - begun)
 
     def ladders(self, buckets: int | None) -> list[list[Params]]:
-        return [[{"ef": width, "codes": codes} for width in WIDTHS] for codes in (True, False)]
+        found: list[list[Params]] = [[{"ef": width, "oversampled": times} for width in WIDTHS] for times in OVERSAMPLED]
+        return [*found, [{"ef": width} for width in WIDTHS]]
 
     def searches(self, queries: Floats, k: int, params: Params, buckets: int | None) -> list[Ask]:
         return [_call(self._shard.query, asked) for asked in self._requests(queries, k, params, buckets)]
 
     def _requests(self, queries: Floats, k: int, params: Params, buckets: int | None) -> list[Any]:
-        codes = edge.QuantizationSearchParams(ignore=not params["codes"], rescore=True)
+        times = params.get("oversampled")
+        codes = edge.QuantizationSearchParams(ignore=times is None, rescore=True, oversampling=times)
         how = edge.SearchParams(hnsw_ef=params["ef"], quantization=codes)
         only = None
         if buckets is not None:
@@ -93,7 +97,9 @@ class Qdrant(Peer):
         return [self.hits(one) for one in answer]
 
     def fetches(self, ids: NDArray[np.int64]) -> list[Ask]:
-        return [lambda row=row: self._shard.retrieve([row], with_payload=False, with_vector=True) for row in ids.tolist()]
+        return [
+            lambda row=row: self._shard.retrieve([row], with_payload=False, with_vector=True) for row in ids.tolist()
+        ]
 
     def close(self) -> None:
         if self._shard is not None:
