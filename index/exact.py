@@ -6,10 +6,12 @@ among the k nearest, given that bound, gets its distance from the one function. 
 that function, ties included, and the same for a query alone and in a batch, though their kernels differ.
 """
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
-from index import copies, kernels
+from index import copies, kernels, threads
 from index.contract import Alive, Found, Plan, Vectors
 from index.distance import distances
 from index.only_exact import OnlyExact
@@ -30,6 +32,8 @@ NS_PER_MASKED_ROW = 0.2
 """Row numbers out of a mask."""
 
 MAX_MATRIX_QUERIES = 1024
+THREADED_QUERIES = 128
+"""From this many on a batch takes all of its threads; fewer leave the other cores to other workers."""
 KEPT_SCORES = 1 << 23
 """At 12 bytes each, 100 MB: what a batch may keep of its scores before the k-th is known."""
 SAMPLED_ROWS = 8192
@@ -139,17 +143,21 @@ class Exact(OnlyExact):
         if k < 1:
             return together([_none() for _ in queries], exact=True)
         n = len(self.vectors.rows) if rows is None else len(rows)
-        hits: list[Hit] = []
+        few = max(1, min(MATRIX_QUERIES, KEPT_SCORES // n))
+
+        def search(part: slice) -> list[Hit]:
+            some = queries[part]
+            if len(some) >= MATRIX_QUERIES and self._scorer.sane(some):
+                return self._by_matrix(some, k, rows, dead)
+            several = range(0, len(some), few)
+            return [hit for first in several for hit in self._directly(some[first : first + few], k, rows, dead)]
+
         step = self._queries_at_once(n, k)
-        for start in range(0, len(queries), step):
-            part = queries[start : start + step]
-            if len(part) >= MATRIX_QUERIES and self._scorer.sane(part):
-                hits.extend(self._by_matrix(part, k, rows, dead))
-            else:
-                few = max(1, min(MATRIX_QUERIES, KEPT_SCORES // n))
-                for first in range(0, len(part), few):
-                    hits.extend(self._directly(part[first : first + few], k, rows, dead))
-        return together(hits, exact=True)
+        if len(queries) >= THREADED_QUERIES:
+            step = min(step, math.ceil(len(queries) / threads.batch_threads()))
+        parts = [slice(start, start + step) for start in range(0, len(queries), step)]
+        hits = threads.each(search, parts) if len(queries) >= THREADED_QUERIES else [search(part) for part in parts]
+        return together([hit for some in hits for hit in some], exact=True)
 
     @staticmethod
     def _queries_at_once(n: int, k: int) -> int:

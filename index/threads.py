@@ -5,11 +5,11 @@ setting for batches and builds."""
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import faiss
 
-FEW_PARTS = 8
-"""Fewer pieces of a tenth of a millisecond are done before other threads have started."""
+T = TypeVar("T")
 
 _local = threading.local()
 _batch = 1
@@ -38,12 +38,9 @@ def use_for(queries: int) -> None:
     use(1 if queries == 1 else _batch)
 
 
-def each(act: Callable[[slice], None], parts: Sequence[slice]) -> None:
+def each(act: Callable[[slice], T], parts: Sequence[slice]) -> list[T]:
     """`act` of every part, by as many threads as a batch may use. It must spend its time outside of Python."""
-    if _batch == 1 or len(parts) < FEW_PARTS:
-        for part in parts:
-            act(part)
-        return
+    if _batch == 1 or len(parts) < 2:
+        return [act(part) for part in parts]
     with ThreadPoolExecutor(_batch, "batch") as pool:
-        for _ in pool.map(act, parts):
-            pass
+        return list(pool.map(act, parts))
