@@ -27,6 +27,7 @@ from storage.registry import Aliased, NameTaken, NoSuchName, Registry, mark_drop
 from storage.repair import repair
 from storage.turns import Turns
 from storage.writes import Turn
+from tests.harness import wait_for
 from tests.storage.filling import Collection
 from tests.storage.snapshotting import filled, left, names, rows, take
 from tests.storage.test_registry import SETTINGS, Writer
@@ -157,7 +158,7 @@ def test_one_moment_for_all_collections(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(snapshot_take, "_begun", slowly)
     with closing(Registry(tmp_path, create=True)) as registry:
         folders = [registry.folder(registry.create(name, SETTINGS)) for name in ("a", "b")]
-    stop = threading.Event()
+    stop, written = threading.Event(), list[int]()
 
     def write() -> None:
         writers = [Writer(folder) for folder in folders]
@@ -166,13 +167,18 @@ def test_one_moment_for_all_collections(tmp_path: Path, monkeypatch: pytest.Monk
                 break
             for writer in writers:
                 writer.add(id_)
+            written.append(id_)
         for writer in writers:
             writer.close()
 
     thread = threading.Thread(target=write)
     thread.start()
     try:
-        counts = [[c.live for c in take(tmp_path, f"s{i}")[1].collections] for i in range(4)]
+        counts = []
+        for i in range(4):
+            counts.append([c.live for c in take(tmp_path, f"s{i}")[1].collections])
+            so_far = len(written)
+            wait_for("it is written on", lambda so_far=so_far: not thread.is_alive() or len(written) > so_far)
     finally:
         stop.set()
         thread.join()
