@@ -75,7 +75,7 @@ def shown(text: str) -> str:
 def decoded(raw: bytes) -> str:
     """A piece of the raw path, percent-decoded exactly once. Raises Invalid where it is no UTF-8."""
     try:
-        return unquote_to_bytes(raw).decode("utf-8")
+        return (unquote_to_bytes(raw) if b"%" in raw else raw).decode("utf-8")
     except UnicodeDecodeError:
         raise one(Invalid, "id", "the path, percent-decoded, is no UTF-8") from None
 

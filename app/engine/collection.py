@@ -94,11 +94,7 @@ class Collection:
         """As `view`, with what was committed in this very moment."""
         if self.damage is not None:
             raise errors.CollectionClosed(self.damage)
-        try:
-            view = self.follower.view()
-        except Exception:  # a context manager around it would cost as much as half of the look
-            with self.told():
-                raise
+        view = self._telling(self.follower.view)
         if at_end_of_turn(self._unsee):
             self._seen = view
         return view
@@ -181,6 +177,14 @@ class Collection:
         except errors.CollectionClosed as e:
             self.damage = self.damage or e.detail
             raise
+
+    def _telling(self, act: Callable[[], T]) -> T:
+        """`act` in `told`, which is entered where something has gone wrong: half of a look, if it were always."""
+        try:
+            return act()
+        except Exception:
+            with self.told():
+                raise
 
     def close(self) -> None:
         self.follower.close()
@@ -356,12 +360,10 @@ class Collection:
         if settings.id_type == "auto" or not ids:
             return {}
         intake.check_id_type(ids, settings.id_type, lambda i: f"ids[{i}]" if len(ids) > 1 else "id")
-        with self.told():
-            return catalogue.find_keys(self.follower.db, ids)
+        return self._telling(lambda: catalogue.find_keys(self.follower.db, ids))
 
     def metadata_of(self, keys: list[int]) -> dict[int, bytes]:
-        with self.told():
-            return read_metadata(self.follower.db, keys)
+        return self._telling(lambda: read_metadata(self.follower.db, keys))
 
     def no_such_id(self, id_: Id) -> errors.IdNotFound:
         return errors.IdNotFound(f"collection {self.name} has no id {json.dumps(id_, ensure_ascii=False)}")

@@ -11,7 +11,6 @@ from typing import Any, Literal, TypeVar
 
 from app.engine import bulk, errors, reading, recall
 from app.engine.agreement import (
-    from_stored,
     refuse_difference,
     refuse_for_sparse,
     refuse_misfit,
@@ -177,13 +176,16 @@ class LocalEngine:
             return
         assert self._registry is not None
         self._looked = at_end_of_turn(self._look_anew)
-        with translated("registry"):
+        try:
             version = self._registry.data_version()
             if version == self._version:
                 return
             registered, self._aliases = self._registry.read_names()
-            self._registered = {r.name: r for r in registered}
-            self._version = version
+        except Exception:
+            with translated("registry"):
+                raise
+        self._registered = {r.name: r for r in registered}
+        self._version = version
         there = {r.uuid for r in self._registered.values()}
         for uuid in [u for u in self._open if u not in there]:
             del self._open[uuid]  # requests under way keep it; its files are unlinked, not gone for them
@@ -239,7 +241,7 @@ class LocalEngine:
         return found
 
     def settings(self, name: str) -> CollectionSettings:
-        return from_stored(self._collection(name).view().settings)
+        return self._collection(name).settings()
 
     # ---------------------------------------------------------------- collections
 
