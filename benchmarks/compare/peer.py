@@ -155,7 +155,8 @@ class Peer:
 
     def _last_words(self) -> str:
         lines = self._log.read_text(errors="replace").strip().splitlines()
-        return lines[-1][-SAID_BYTES:] if lines else "without a word"
+        last = lines[-1][-SAID_BYTES:] if lines else "without a word"
+        return last.removeprefix(f"{self._python}: ")
 
     def _end(self) -> None:
         """Whatever it has started ends with it: they are one session."""

@@ -80,6 +80,7 @@ def _filled(records: Sequence[Record], systems: Sequence[str]) -> Table:
         rows.append(
             {
                 "": system,
+                "release": str(filled.get("version", NOTHING)),
                 "kind": KINDS.get(system, ""),
                 "filled, vectors/s acknowledged": _cell(filled, "rows_per_s"),
                 "indexed": _cell(filled, "indexed_per_s"),

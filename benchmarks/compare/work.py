@@ -14,6 +14,7 @@ from benchmarks.datasets import TRUTH, Dataset
 
 BUCKETS = 100
 """Row i is in bucket i % BUCKETS, so that `bucket < n` passes n in a hundred."""
+FEW = 20
 NEVER_ASKED, NONE = -2, -1
 """What stands for ids: of a query that was not asked, and behind the last hit."""
 
@@ -42,6 +43,11 @@ class Work:
         return self.folder / "one.npy"
 
     @property
+    def few(self) -> Path:
+        """(FEW, d) float32, the first of them."""
+        return self.folder / "few.npy"
+
+    @property
     def ids(self) -> Path:
         """(n,) int64, of rows to be fetched."""
         return self.folder / "ids.npy"
@@ -50,6 +56,7 @@ class Work:
         """sampled: how many ids are to be fetched."""
         np.save(self.queries, self.data.queries)
         np.save(self.one, self.data.queries[:1])
+        np.save(self.few, self.data.queries[:FEW])
         ids = np.random.default_rng(seed).choice(
             len(self.data.train), min(sampled, len(self.data.train)), replace=False
         )

@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.compare.__main__ import main, parsed
+from benchmarks.compare.__main__ import PEERS, main, parsed
 from benchmarks.compare.figures import Ratio, chosen, limit_qps, medians, ratio, shares_of_limit
 from benchmarks.compare.peer import Peer, Refused
 from benchmarks.compare.processes import connections, counted
 from benchmarks.compare.settings import Setting, asked, of
-from benchmarks.compare.tables import tables
+from benchmarks.compare.tables import KINDS, tables
+from benchmarks.compare.versions import version
 from benchmarks.compare.work import NEVER_ASKED, Work
 from benchmarks.datasets import Dataset
 from benchmarks.options import names
@@ -78,7 +79,12 @@ def test_the_report(ran: tuple[Path, dict[str, Any]]) -> None:
     page = (folder / "comparison.md").read_text()
     for title in ("Filling", "Ingest", "One query a request, recall ≥ 0.95", "10 % of the rows", "in one request"):
         assert title in page
-    assert "| plain | library, no storage |" in page and "No such file" in page and "bare route" in page
+    assert (
+        "| plain | faiss-cpu 1." in page
+        and "| library, no storage |" in page
+        and "No such file" in page
+        and "bare route" in page
+    )
     pictures = [line[4:-1] for line in page.splitlines() if line.startswith("![](")]
     assert len(pictures) == 2
     for picture in pictures:
@@ -165,6 +171,11 @@ def test_connections_are_counted_where_they_are_held() -> None:
         assert connections(port, [os.getpid()]) == [3]
         assert connections(port, [os.getpid()], [clients[0].getsockname()[1]]) == [2]
         assert connections(port, [os.getppid(), os.getpid()]) == [3, 0]
+
+
+def test_every_peer_has_a_release_and_a_kind() -> None:
+    for system in ("seedvec", *PEERS):
+        assert version(system)[-1].isdigit() and KINDS[system]
 
 
 def test_nothing_measured_is_no_table() -> None:
