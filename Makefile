@@ -15,7 +15,7 @@ PEERS_VENV = build/peers-venv
 ASKED_PEERS = $(shell echo '$(BENCH)' | sed -n 's/.*--peers[ =]*\([a-z,]*\).*/\1/p')
 SERVE = $(VENV)/bin/seedvec serve --port $(PORT) $(if $(WORKERS),--workers $(WORKERS))
 
-.PHONY: setup serve demo test faults soak fuzz overload check format bench bench-dataloader bench-filtered bench-ingest bench-metadata bench-recall bench-restart bench-scale bench-snapshots bench-sparse bench-transfer clean
+.PHONY: setup serve demo test faults soak fuzz overload check format bench bench-batch bench-busy bench-dataloader bench-filtered bench-ingest bench-metadata bench-recall bench-restart bench-scale bench-snapshots bench-sparse bench-transfer clean
 
 setup: $(VENV)/.installed
 
@@ -95,6 +95,14 @@ bench-metadata: setup
 # Filtered search inside an index; BENCH='--data FILE --rows N --kinds ivf,hnsw' for other data.
 bench-filtered: setup
 	$(VENV)/bin/python -m benchmarks.filtered $(BENCH)
+
+# A thousand queries in one request, and exact searches that wait for each other, beside plain Faiss in process.
+bench-batch: setup
+	$(VENV)/bin/python -m benchmarks.batches $(BENCH)
+
+# Latency of searches beside builds, calibrations and ingest: BENCH='--data FILE --rows N --beside ivf,json --clients 1,8'.
+bench-busy: setup
+	$(VENV)/bin/python -m benchmarks.busy $(BENCH)
 
 # Batches for training from a collection, beside bare memory maps; BENCH='--cold --tmp DIR' also with an empty page cache.
 bench-dataloader: setup
