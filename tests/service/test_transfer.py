@@ -258,7 +258,9 @@ def test_a_child_that_is_killed_imports_nothing(server: Server) -> None:
     Collection(wire, "victim").create(64)
     big = npy(np.random.default_rng(2).standard_normal((200_000, 64)).astype(np.float32))
     assert server.process is not None
-    with subprocess.Popen([sys.executable, "-c", KILLER, str(server.process.pid)], cwd=ROOT) as killer:
+    command_line = [sys.executable, "-c", KILLER, str(server.process.pid)]
+    with subprocess.Popen(command_line, cwd=ROOT, stdout=subprocess.PIPE) as killer:
+        assert killer.stdout is not None and killer.stdout.readline() == b"looking\n"
         answer = wire.call("POST", path_of("victim", "import"), big)
         killer.kill()
     assert (answer.status, answer.json()["type"]) == (422, "/problems/bad-file"), answer.body
@@ -270,6 +272,7 @@ def test_a_child_that_is_killed_imports_nothing(server: Server) -> None:
 KILLER = """
 import os, signal, sys, time
 from tests.processes import command, descendants
+print("looking", flush=True)
 while True:
     for pid in descendants(int(sys.argv[1])):
         if "app.reading_file" in command(pid):
