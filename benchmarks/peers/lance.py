@@ -1,4 +1,4 @@
-"""lancedb in this process. A thread a client; each search is a plan of its own that its runtime's threads carry out.
+"""lancedb in this process. Each search is a plan of its own that its runtime's threads carry out.
 
 The index is a graph over the vectors themselves: what it answers needs no second look at the table for exact
 distances, which takes as long again as the search. Columns and index are read into memory before anything is measured.
@@ -26,6 +26,10 @@ BUCKETS = 100
 
 
 class Lance(Peer):
+    threads = 2 * Peer.threads
+    """They only wait for the runtime's, which answer what waits together at less processor time each: 2.8 ms with four
+    waiting, 3.5 with two."""
+
     def __init__(self) -> None:
         self._database: Any = None
         self._table: Any = None

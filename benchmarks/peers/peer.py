@@ -3,14 +3,14 @@
 import os
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.peers.timed import Timed, by_threads
+from benchmarks.peers.timed import Clients, Timed
 
 Floats = NDArray[np.float32]
 Params = dict[str, Any]
@@ -42,6 +42,9 @@ class Ingested(NamedTuple):
 class Peer(ABC):
     """Metric is L2; ids are row numbers; `bucket` of a row is its number % 100. Searches are made before the clock
     starts, as a load generator makes its requests: no client's own work is counted against a peer."""
+
+    threads = len(os.sched_getaffinity(0))
+    """That answer clients: as many as cores, where a call computes in the thread that makes it."""
 
     @abstractmethod
     def open(self, folder: Path, dimension: int) -> int:
@@ -82,10 +85,9 @@ class Peer(ABC):
         self, asks: Sequence[Ask], clients: int, seconds: float, *, warm_s: float = 0, most: int = NO_LIMIT
     ) -> Timed:
         """The first `warm_s` do not count."""
-        calls: Sequence[Callable[[], Any]] = asks
         if warm_s:
-            by_threads(calls, clients, warm_s, NO_LIMIT, self.in_each_thread)
-        return by_threads(calls, clients, seconds, most, self.in_each_thread)
+            Clients(asks, clients, warm_s, NO_LIMIT).run(self.threads, self.in_each_thread)
+        return Clients(asks, clients, seconds, most).run(self.threads, self.in_each_thread)
 
     def in_each_thread(self) -> None:  # noqa: B027
         """What a client's thread does first."""

@@ -3,7 +3,7 @@
     python -m benchmarks.peers.plain    in the project's own environment
 
 Two indexes over one copy of the vectors, the graph's: HNSW, and inverted lists of 4-bit product codes, scanned by
-vector instructions and re-ranked exactly in C++. Tuning takes whichever is quicker at the recall. A thread a client.
+vector instructions and re-ranked exactly in C++. Tuning takes whichever is quicker at the recall.
 """
 
 import math

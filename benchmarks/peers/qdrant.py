@@ -1,5 +1,5 @@
-"""qdrant-edge: Qdrant's own shard inside this process, without its server. A thread a client; it leaves the lock of the
-interpreter while it searches.
+"""qdrant-edge: Qdrant's own shard inside this process, without its server. It gives up the lock of the interpreter
+while it searches.
 
 One segment with one HNSW graph, and 8-bit codes beside the vectors: tuning takes whichever is quicker at the recall,
 searching the codes and re-ranking by the vectors, or the vectors alone.

@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from benchmarks.peers.peer import Unable
-from benchmarks.peers.timed import by_threads
+from benchmarks.peers.timed import Clients
 
 ROOT = Path(__file__).resolve().parents[2]
 ROWS, QUERIES, DIMENSION, K = 2_000, 40, 16, 10
@@ -145,7 +145,7 @@ def test_calls_are_counted_and_those_that_fail_apart() -> None:
             raise Unable("for once")
         return number
 
-    timed = by_threads([lambda n=n: call(n) for n in range(5)], 2, 60.0, 12, lambda: None)
+    timed = Clients([lambda n=n: call(n) for n in range(5)], 3, 60.0, 12).run(2, lambda: None)
     assert sorted(made) == sorted([*range(5), *range(5), 0, 1])
     assert timed.failures == 2 and len(timed.latencies_s) == 10
     assert timed.answers == {0: 0, 1: 1, 2: 2, 4: 4}
