@@ -15,6 +15,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from app.api.problems import MEDIA_TYPE, TABLE, plain_problem
 from app.api.request_ids import new_request_id
+from app.one_write import OneWrite
 
 LOOK_S = 1.0
 BODY_RATE = 1024
@@ -56,6 +57,7 @@ class DealtProtocol(HttpToolsProtocol):
         """Bytes of bodies so far."""
         self._head = 0
         """Bytes of a head that is not complete."""
+        self._out: OneWrite
         self.phase: Phase = "new"
         self.since = time.monotonic()
         """When the phase was first seen (`look`)."""
@@ -83,8 +85,13 @@ class DealtProtocol(HttpToolsProtocol):
         super().on_body(body)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
-        super().connection_made(transport)
+        self._out = OneWrite(transport)
+        super().connection_made(self._out)  # type: ignore[arg-type]  # all of a transport that uvicorn uses
         self._made()
+
+    def on_response_complete(self) -> None:
+        self._out.flush()
+        super().on_response_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
