@@ -194,21 +194,18 @@ class Collection:
     # ---------------------------------------------------------------- add and upsert
 
     async def add(self, rows: Rows, idempotency: Idempotency | None) -> Written:
-        batch = await self._checked(rows)
-        _, id_at = intake.place_of(rows)
-        if batch.ids is not None:
-            intake.refuse_repeats(batch.ids, id_at)
-        return await self._store(batch, Turn.add, idempotency, id_at)
+        batch = await self._checked(intake.check_add, rows)
+        return await self._store(batch, Turn.add, idempotency, intake.place_of(rows)[1])
 
     async def upsert(self, rows: Rows) -> Written:
-        batch = intake.last_of_each(await self._checked(rows))
+        batch = await self._checked(intake.check_upsert, rows)
         return await self._store(batch, Turn.upsert, None, intake.place_of(rows)[1])
 
-    async def _checked(self, rows: Rows) -> Batch:
+    async def _checked(self, check: Callable[[Rows, catalogue.Settings], Batch], rows: Rows) -> Batch:
         settings = self.view().settings
         if rows.vectors.nbytes <= OFF_LOOP_BYTES:
-            return intake.check_rows(rows, settings)
-        return await self._off_loop(lambda: intake.check_rows(rows, settings))
+            return check(rows, settings)
+        return await self._off_loop(lambda: check(rows, settings))
 
     async def _off_loop(self, act: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self.pools.workers, act)

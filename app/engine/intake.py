@@ -46,6 +46,19 @@ def check_rows(rows: Rows, settings: Settings) -> Batch:
     return Batch(vectors, ids, rows.metadata)
 
 
+def check_add(rows: Rows, settings: Settings) -> Batch:
+    """An add names an id once. Raises as `check_rows`."""
+    batch = check_rows(rows, settings)
+    if batch.ids is not None:
+        refuse_repeats(batch.ids, place_of(rows)[1])
+    return batch
+
+
+def check_upsert(rows: Rows, settings: Settings) -> Batch:
+    """Of an id that an upsert names twice the last wins. Raises as `check_rows`."""
+    return last_of_each(check_rows(rows, settings))
+
+
 def check_vectors(given: Vectors, settings: Settings, at: Place) -> Vectors:
     """given: (n, d) of any float dtype → (n, d) in the collection's dtype, C order or sparse in order."""
     _refuse_kind(given, settings, at)
@@ -152,7 +165,7 @@ def id_type_mismatch(wanted: str, faults: list[Fault]) -> errors.IdTypeMismatch:
 
 
 def refuse_repeats(ids: Sequence[Any], at: Place) -> None:
-    """An add names an id once. Raises IdExists."""
+    """Raises IdExists."""
     if len(set(ids)) == len(ids):
         return
     seen: set[Any] = set()
@@ -165,7 +178,7 @@ def refuse_repeats(ids: Sequence[Any], at: Place) -> None:
 
 
 def last_of_each(batch: Batch) -> Batch:
-    """An upsert that names an id twice: the last wins. The order of the last ones is kept."""
+    """In the order of the last ones."""
     if batch.ids is None or len(set(batch.ids)) == len(batch.ids):
         return batch
     last = {id_: i for i, id_ in enumerate(batch.ids)}

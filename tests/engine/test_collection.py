@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -307,6 +307,26 @@ def test_two_at_the_same_time_are_one(run: Run, rig: Rig, c: Collection) -> None
         answers = run(both(size))
         assert answers[0] == answers[1] == answers[2]
     assert rig.state().live == 1 + LARGE and stray(rig) == []
+
+
+class Noted(int):
+    """An id that remembers which threads compared it with others."""
+
+    threads: ClassVar[set[int]] = set()
+
+    def __hash__(self) -> int:
+        self.threads.add(threading.get_ident())
+        return super().__hash__()
+
+
+@pytest.mark.parametrize("write", [lambda c, rows: c.add(rows, None), lambda c, rows: c.upsert(rows)])
+def test_nothing_of_a_large_write_is_looked_at_on_the_event_loop(
+    run: Run, c: Collection, write: Callable[[Collection, Rows], Coroutine[Any, Any, Any]]
+) -> None:
+    Noted.threads.clear()
+    ids: list[int] = [Noted(i) for i in range(20_000)]
+    run(write(c, rows(ids)))
+    assert Noted.threads and threading.get_ident() not in Noted.threads
 
 
 # -------------------------------------------------------------------- dropped meanwhile (rule 3)
