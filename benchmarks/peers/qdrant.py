@@ -7,6 +7,7 @@ searching the codes and re-ranking by the vectors, or the vectors alone.
 
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ ONE_SEGMENT_KB = 100_000_000
 INDEXED_KB = 1_000
 """Segments above are given a graph. Its own default would leave small collections without one."""
 WIDTHS = (10, 16, 24, 32, 40, 48, 56, 64, 80, 96, 128, 160, 192, 256, 320, 400, 512)
+AT_ONCE = 50
+"""Queries of one piece of a batch."""
 OVERSAMPLED = (1.0, 2.0, 4.0)
 """Times k candidates found by their codes whose vectors are compared."""
 BUCKETS = 100
@@ -90,11 +93,14 @@ class Qdrant(Peer):
         return near([hit.id for hit in answer], [hit.score for hit in answer])
 
     def batch(self, queries: Floats, k: int, params: Params) -> Ask:
-        together = edge.QueryBatchRequest(self._requests(queries, k, params, None))
-        return _call(self._shard.query_batch, together)
+        """Its own call for many stays in one thread: pieces of the batch, dealt out to as many as cores."""
+        asked = self._requests(queries, k, params, None)
+        pieces = [edge.QueryBatchRequest(asked[at : at + AT_ONCE]) for at in range(0, len(asked), AT_ONCE)]
+        pool = ThreadPoolExecutor(self.threads)
+        return lambda: list(pool.map(self._shard.query_batch, pieces))
 
     def batch_hits(self, answer: Any) -> Sequence[Hits]:
-        return [self.hits(one) for one in answer]
+        return [self.hits(one) for piece in answer for one in piece]
 
     def fetches(self, ids: NDArray[np.int64]) -> list[Ask]:
         return [
