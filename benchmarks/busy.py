@@ -29,7 +29,7 @@ import numpy as np
 
 from benchmarks import datasets, table
 from benchmarks.datasets import Dataset
-from benchmarks.ingest import NAME, K, ready
+from benchmarks.ingest import NAME, K, add, ready
 from benchmarks.loaded import Run, fired, request
 from benchmarks.options import numbers
 from tests.harness import Server
@@ -125,8 +125,7 @@ class Bench:
     def fill(self) -> None:
         words = self.server.collection(NAME)
         self.create(words, index={"kind": "ivf"})
-        for begin in range(0, len(self.data.train), NPY_ROWS):
-            write(words, "POST", npy(self.data.train[begin : begin + NPY_ROWS]), Content_Type=NPY)
+        add(words, self.data.train, NPY_ROWS)
         ready(words, READY_S)
 
     def create(self, words: Collection, **settings: Any) -> None:
@@ -137,6 +136,7 @@ class Bench:
     def measured(self, beside: str, piece: Piece, clients: int) -> Measured:
         found = Measured()
         with self.working(beside, piece) as work:
+            time.sleep(self.options.seconds)
             wait_for_one(work, lambda: time.sleep(POLL_S))
         found.alone = work.done
         for trial in range(self.options.trials):
@@ -207,7 +207,7 @@ class Bench:
         media = {"Content_Type": NPY if as_npy else "application/json"}
         numbers = count()
 
-        def add() -> int:
+        def write_next() -> int:
             number = next(numbers)
             if number * step % MOST_ADDED < step:
                 words.wire.call("DELETE", words.path)
@@ -215,14 +215,14 @@ class Bench:
             write(words, "POST", bodies[number % BODIES], **media)
             return step
 
-        return add
+        return write_next
 
     def replacing(self, words: Collection) -> Piece:
         """By themselves, so that the answers stay the same."""
         bodies = []
         for begin in range(0, BODIES * JSON_ROWS, JSON_ROWS):
             rows = self.data.train[begin : begin + JSON_ROWS]
-            ids = np.arange(begin + 1, begin + 1 + len(rows)).tolist()
+            ids = list(range(begin, begin + len(rows)))
             bodies.append(json.dumps({"ids": ids, "vectors": plain(rows)}).encode())
         numbers = count()
 
