@@ -69,7 +69,7 @@ format: setup
 
 # Beside chromadb, lancedb, milvus-lite, qdrant-edge-py and plain Faiss, all on the same data in the same run; the peers
 # have an environment of their own, made at the first run that asks for another than plain.
-#   make bench BENCH='--quick --peers plain'            a few minutes, nothing to install
+#   make bench BENCH='--quick --peers plain'            two minutes, nothing to install
 #   make bench BENCH='--data FILE.hdf5 --keep DIR'      any ann-benchmarks file; the second run is shorter
 bench: setup $(if $(filter plain,$(ASKED_PEERS)),,$(PEERS_VENV)/.installed)
 	$(VENV)/bin/python -m benchmarks.compare --python $(PEERS_VENV)/bin/python $(BENCH)

@@ -99,7 +99,7 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--clients", type=numbers, default=[1, 8, 32], help="comma separated")
     parser.add_argument("--recalls", type=shares, default=[0.95, 0.99], help="comma separated")
     parser.add_argument("--skip", type=names(PARTS), default=[], help=f"of {','.join(PARTS)}")
-    parser.add_argument("--ingest-rows", type=int, default=20_000, help="rows that each round ingests afresh")
+    parser.add_argument("--ingest-rows", type=int, default=10_000, help="rows that each round ingests afresh")
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)), help="of the server")
     parser.add_argument("--quick", action="store_true", help=f"where nothing else is said: {QUICK}")
     parser.add_argument("--keep", type=Path, help="where filled folders are kept between runs")

@@ -66,6 +66,8 @@ class Ours:
     # -- operations
 
     def open(self, folder: Path, dimension: int, metric: str) -> dict[str, Any]:
+        # A kept folder's log would be judged for what earlier servers wrote.
+        (folder / "data.log").unlink(missing_ok=True)
         self._served = self._open.enter_context(Served(folder / "data", self._workers))
         with self._words() as words:
             if words.wire.call("GET", words.path).status == 404:

@@ -54,6 +54,7 @@ class Peer:
     """`python -m benchmarks.peers.<name>` by the interpreter of the peers, started at the first question."""
 
     def __init__(self, name: str, python: Path, log: Path) -> None:
+        """log: what its processes say; written on, where there is one."""
         self.name = name
         self._python = python
         self._command = [str(python), "-m", f"benchmarks.peers.{name}"]

@@ -78,6 +78,9 @@ class Lance(Peer):
 
     def batch_hits(self, answer: Any) -> Sequence[Hits]:
         asked, found = answer
+        if asked == 1:
+            # Of a single query the answer has no numbers.
+            return [self.hits(found)]
         of = found["query_index"].to_numpy()
         return [self.hits(found.filter(of == number)) for number in range(asked)]
 
