@@ -59,3 +59,10 @@ def test_who_stands_behind_is_niced_and_wakes_nobody_out_of_a_core() -> None:
     assert there == (scheduling.BATCH, min(scheduling.LEAST_PRIORITY, before[1] + 4), before[2])
     scheduling.stand_behind(4, other.pid)  # it has ended: nobody is told
     assert noted() == before
+
+
+def test_who_stands_apart_leads_a_session_of_its_own() -> None:
+    code = "import os; from app.scheduling import stand_apart; stand_apart(); stand_apart(); print(os.getsid(0))"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, cwd=ROOT) as other:
+        told, _ = other.communicate()
+    assert int(told) == other.pid != os.getsid(0)
