@@ -1,6 +1,7 @@
 """Query strings of the hot routes, held to a struct as strictly as the bodies are."""
 
 import math
+from functools import lru_cache
 from typing import TypeVar
 from urllib.parse import parse_qsl
 
@@ -13,12 +14,19 @@ from app.engine.errors import Invalid, NotFinite
 T = TypeVar("T", bound=msgspec.Struct)
 _LISTS = frozenset({"include"})
 _FIELDS_MAX = 100
+_KEPT, _KEPT_BYTES = 256, 256
+"""Query strings that are remembered, and of what length: a client of `.npy` sends the same with every query."""
 
 
 def decode_query(raw: bytes, kind: type[T]) -> T:
-    """Raises Invalid's family naming the parameter. Lists are written `include=a,b` or `include=a&include=b`."""
+    """Not to be changed: the next to send the same has it too. Lists are written `include=a,b` or
+    `include=a&include=b`. Raises Invalid's family naming the parameter."""
     if not raw:
         return kind()
+    return _kept(raw, kind) if len(raw) <= _KEPT_BYTES else _decoded(raw, kind)
+
+
+def _decoded(raw: bytes, kind: type[T]) -> T:
     try:
         pairs = parse_qsl(raw.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=_FIELDS_MAX)
     except ValueError:
@@ -43,3 +51,6 @@ def decode_query(raw: bytes, kind: type[T]) -> T:
         if isinstance(number, float) and not math.isfinite(number):
             raise one(NotFinite, name, "must be finite")
     return decoded
+
+
+_kept = lru_cache(_KEPT)(_decoded)
