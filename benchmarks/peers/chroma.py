@@ -23,9 +23,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.load import Load
+from benchmarks.peers.clients import Timed
 from benchmarks.peers.peer import NO_LIMIT, Ask, Floats, Hits, Ingested, Params, Peer, near_squared
 from benchmarks.peers.protocol import serve
-from benchmarks.peers.timed import Timed
 
 NAME = "compared"
 API = "/api/v2/tenants/default_tenant/databases/default_database/collections"

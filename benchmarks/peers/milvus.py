@@ -13,9 +13,9 @@ import numpy as np
 from milvus_lite import CollectionSchema, DataType, FieldSchema, MilvusLite
 from numpy.typing import NDArray
 
+from benchmarks.peers.clients import Timed
 from benchmarks.peers.peer import Ask, Floats, Hits, Ingested, Params, Peer, near_squared
 from benchmarks.peers.protocol import serve
-from benchmarks.peers.timed import Timed
 
 NAME = "compared"
 ROWS_A_WRITE = 5_000

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.peers.timed import Clients, Timed
+from benchmarks.peers.clients import Clients, Timed
 
 Floats = NDArray[np.float32]
 Params = dict[str, Any]

@@ -26,8 +26,8 @@ from typing import Any, NamedTuple, TextIO
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.peers.clients import Timed
 from benchmarks.peers.peer import Floats, Hits, Params, Peer, Unable
-from benchmarks.peers.timed import Timed
 
 WARM_S = 0.5
 BATCH_S = 3600.0

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from benchmarks.peers.clients import Clients
 from benchmarks.peers.peer import Unable
-from benchmarks.peers.timed import Clients
 
 ROOT = Path(__file__).resolve().parents[2]
 ROWS, QUERIES, DIMENSION, K = 2_000, 40, 16, 10
