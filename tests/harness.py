@@ -17,7 +17,7 @@ import httpx
 
 from storage.check import check
 from tests.processes import command, descendants, holder_of, private_bytes, unread_bytes, wait_gone
-from tests.wire import Collection, Wire
+from tests.wire import READY_S, Collection, Wire
 
 ROOT = Path(__file__).resolve().parent.parent
 HOST = "127.0.0.1"
@@ -202,7 +202,7 @@ class Server:
         wait_for(f"connections are dealt to {self.workers} workers", complete, every_s=0.2)
         return list(found.values())
 
-    def wait_ready(self, name: str, timeout_s: float = 60.0) -> None:
+    def wait_ready(self, name: str, timeout_s: float = READY_S) -> None:
         """Until every worker has opened the collection's index. `Collection.wait_ready` waits for one of them: what
         is asked on other connections may be answered without the index for a moment more."""
         for wire in self.wire_to_each():
