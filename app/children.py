@@ -1,6 +1,7 @@
 """How a process of the server starts another one, and how that other one makes sure not to outlive it.
 
-Children are fresh interpreters (`python -m …`), never forks: a fork after Faiss has used its threads hangs. A child
+Children are fresh interpreters (`python -m …`): a fork after Faiss has used its threads hangs. Only workers that start
+together are forked, by the first of them when it has imported everything and done nothing (`fork_sibling`). A child
 calls `adopt()` first thing. It then dies with its parent in two ways, either of which is enough: the kernel's
 PR_SET_PDEATHSIG, and the end of file on a pipe whose writing end only the parent holds. Measured without them:
 workers went on answering after their supervisor had been killed.
@@ -12,12 +13,16 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Mapping, Sequence
 
 PARENT = "SEEDVEC_PARENT"
 """`<pid>:<descriptor of the life pipe>`, from a parent to its child, which takes it out of its environment at once."""
 
 PR_SET_PDEATHSIG = 1
+PR_SET_CHILD_SUBREAPER = 36
+PASSED_ON_S = 0.0002
+"""Between two looks whether a new parent has been found, which takes 0.1 ms."""
 ORPHANED = 70
 """Exit status of a child that finds its parent gone."""
 
@@ -47,6 +52,57 @@ def start_child(
         pass_fds=(life, *keep),
         env=settings,
     )
+
+
+class Adopted:
+    """A child that another one forked, and that this process waits for like one of its own (`take_in_orphans`)."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.returncode: int | None = None
+
+    def poll(self) -> int | None:
+        """The exit status, as Popen gives it, once it has ended."""
+        return self._waited(os.WNOHANG)
+
+    def wait(self) -> int:
+        """Its end."""
+        status = self._waited(0)
+        assert status is not None
+        return status
+
+    def _waited(self, options: int) -> int | None:
+        if self.returncode is None:
+            pid, status = os.waitpid(self.pid, options)
+            if pid:
+                self.returncode = os.waitstatus_to_exitcode(status)
+        return self.returncode
+
+
+def take_in_orphans(wanted: bool) -> bool:
+    """Whether this process is the parent of whatever below it loses its own, which it then has to wait for. False where
+    the kernel knows no such thing."""
+    if sys.platform != "linux":
+        return False
+    return bool(ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, int(wanted), 0, 0, 0) == 0)
+
+
+def fork_sibling() -> bool:
+    """True in a copy of this process whose parent is this one's parent, which must have called `take_in_orphans`.
+
+    To be called with one thread, so that no lock is copied that another one holds, and with nothing open that two
+    cannot share. For `adopt` the copy is like the original.
+    """
+    between = os.fork()
+    if between:
+        os.waitpid(between, 0)
+        return False
+    between = os.getpid()
+    if os.fork():
+        os._exit(0)
+    while os.getppid() == between:  # it ends at once
+        time.sleep(PASSED_ON_S)
+    return True
 
 
 def _life_pipe() -> int:

@@ -2,9 +2,9 @@
 
 Where workers accept for themselves, connections spread unevenly (8 kept-alive ones split 1:7 in 2 of 12 trials), and
 one event loop does nearly all the work. A connection travels as a descriptor (SCM_RIGHTS) over the worker's channel,
-a SOCK_SEQPACKET pair: one message, one connection. What comes back on it: `READY` once, then counts of connections
-that have closed. `OPEN` tells a worker that it may open the data folder, `LEAVING` that the server is going to stop.
-`app/worker.py` speaks the other side. Nothing here ever blocks.
+a SOCK_SEQPACKET pair: one message, one connection. What comes back on it: `CAME` from a worker that another one forked,
+`READY` once, then counts of connections that have closed. `OPEN` tells a worker that it may open the data folder,
+`LEAVING` that the server is going to stop. `app/worker.py` speaks the other side. Nothing here ever blocks.
 """
 
 import contextlib
@@ -22,6 +22,8 @@ OPEN = b"o"
 CONNECTION = b"c"
 LEAVING = b"l"
 CLOSED = struct.Struct("<I")
+CAME = struct.Struct("<Q")
+"""Its process id."""
 MAX_MESSAGE = 64
 BACKLOG = 2048
 ACCEPTED_AT_ONCE = 64
@@ -41,6 +43,8 @@ class Channel:
 
     name: str
     sock: socket.socket
+    pid: int | None = None
+    """Of a worker that another one forked; the others are known to who started them."""
     ready: bool = False
     open: int = 0
     last_dealt: int = 0
@@ -109,6 +113,8 @@ class Dealer:
             if message == READY:
                 log.info("%s is ready", channel.name)
                 self._ready(channel)
+            elif len(message) == CAME.size:
+                channel.pid = CAME.unpack(message)[0]
             elif len(message) == CLOSED.size:
                 channel.open = max(0, channel.open - CLOSED.unpack(message)[0])
             else:

@@ -20,10 +20,10 @@ from types import FrameType
 
 from app.api.keys import load_keys
 from app.api.rates import shared_memory
-from app.children import exit_reason, start_child
+from app.children import exit_reason, start_child, take_in_orphans
 from app.dealing import BACKLOG, Channel, Dealer
 from app.inspecting import Inspector
-from app.keeping import Kept
+from app.keeping import Kept, start_workers
 from app.metrics.shared import MINE, Block
 from app.settings import Settings, listening_address
 from app.tls import server_context
@@ -130,8 +130,8 @@ class Supervisor:
             environment=self.settings.environment(),
         )
         # Nine tenths of a worker's start are imports: they need no data folder.
-        for worker in self.workers:
-            worker.start(self.dealer, time.monotonic())
+        if take_in_orphans(True):
+            start_workers(self.workers, self.dealer, time.monotonic())
         while process.poll() is None:
             self._turn(1.0)
             if self.stops:  # what it had not yet done, the next start does
@@ -142,10 +142,16 @@ class Supervisor:
             raise StartError(f"the data folder could not be recovered ({exit_reason(process.returncode)}): see above")
 
     def _serve(self) -> None:
+        while not self.stops and not self.dealer.all_came:
+            self._round()
+        take_in_orphans(False)  # what a worker leaves behind that dies later, nobody here would wait for
         while not self.stops:
-            now = time.monotonic()
-            self._keep(now)
-            self._turn(self._idle_s(now))
+            self._round()
+
+    def _round(self) -> None:
+        now = time.monotonic()
+        self._keep(now)
+        self._turn(self._idle_s(now))
 
     def _wanted(self) -> list[Kept]:
         """Who is to run now: sealer and builder not before the workers serve, whose imports theirs would hold up."""

@@ -16,7 +16,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 import uvicorn
@@ -26,10 +26,10 @@ from app.api.gate import CROWDED
 from app.api.keys import key_files, load_keys
 from app.api.rates import Rates
 from app.api.seen import Traces
-from app.children import adopt
+from app.children import adopt, fork_sibling
 from app.connections import LOOK_S, RESERVE, DealtProtocol, Patience, make_room
 from app.counting import count_as
-from app.dealing import CLOSED, LEAVING, MAX_MESSAGE, OPEN, READY
+from app.dealing import CAME, CLOSED, LEAVING, MAX_MESSAGE, OPEN, READY
 from app.engine.engine import LocalEngine
 from app.logs import configure
 from app.metrics.ours import CONNECTIONS
@@ -259,18 +259,38 @@ def start_tracing(name: str) -> Traces | None:
     return found
 
 
+def take_place(places: Sequence[str]) -> tuple[str, socket.socket]:
+    """Name and channel of the one of several workers, `<name>:<descriptor>` each, that this process becomes; the others
+    are forked here, where all is imported, and nothing is open and no thread there."""
+    gc.freeze()  # a collection would write to every object, and so copy what is shared
+    mine, came = places[0], b""
+    for place in places[1:]:
+        if fork_sibling():
+            mine, came = place, CAME.pack(os.getpid())
+            break
+    channels = {name: socket.socket(fileno=int(number)) for name, _, number in (p.partition(":") for p in places)}
+    name = mine.partition(":")[0]
+    channel = channels.pop(name)
+    for other in channels.values():
+        other.close()
+    os.set_inheritable(channel.fileno(), False)
+    if came:
+        channel.send(came)
+    return name, channel
+
+
 def main(arguments: list[str]) -> None:
-    """arguments: name of this worker, numbers of the channel's descriptor and of that which `Rates` wants. Settings
-    come from the environment."""
+    """arguments: number of the descriptor that `Rates` wants, and the places that `take_place` does. Settings come from
+    the environment."""
+    shared, *places = arguments
+    name, channel = take_place(places)
     adopt()
     come_first()
     sys.setswitchinterval(SWITCH_S)
-    name, descriptor, shared = arguments
     settings = load({}, os.environ)
     configure(name, settings.log_level, settings.log_format)
     count_as(name)
-    with socket.socket(fileno=int(descriptor)) as channel:
-        os.set_inheritable(channel.fileno(), False)
+    with channel:
         serve(name, settings, channel, Rates(int(shared)))
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from app.settings import Settings
 from tests.harness import HOST, ROOT, Server, wait_for
-from tests.processes import holder_of
+from tests.processes import holder_of, wait_gone
 
 PATIENCE_S = 30.0
 COLLECTION = "/v1/collections/things"
@@ -86,6 +86,33 @@ def test_while_the_folder_is_recovered_workers_wait(tmp_path: Path) -> None:
         assert server.children("app.sealer") and server.children("app.builder")
     finally:
         server.stop()
+
+
+def test_the_worker_that_forks_the_others_dies_before(tmp_path: Path) -> None:
+    """The supervisor learns of those that never came by their channels, and starts each anew."""
+    server = Server(tmp_path / "data")
+    server.start(wait=False)
+    try:
+        wait_for("it is there", lambda: bool(server.children("app.worker")), every_s=0.005)
+        os.kill(server.children("app.worker")[0], signal.SIGKILL)
+        server.wait_serving()
+        assert server.log_tail().count(" died (") == 2 and server.log_tail().count(" is ready") == 2
+    finally:
+        server.stop()
+
+
+def test_forked_workers_outlive_the_one_that_forked_them(tmp_path: Path) -> None:
+    with Server(tmp_path / "data", workers=3) as server:
+        workers = server.children("app.worker")
+        assert server.process is not None
+        assert [parent(pid) for pid in workers] == [server.process.pid] * 3
+        os.kill(workers[0], signal.SIGKILL)
+        wait_for("another takes its place", lambda: len(set(server.children("app.worker")) - {*workers}) == 1)
+        assert {*workers[1:]} < {*server.children("app.worker")}
+
+
+def parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
 def is_waiting(pid: int) -> bool:
@@ -194,6 +221,7 @@ def test_while_no_worker_runs_connections_wait(tmp_path: Path) -> None:
     with Server(tmp_path / "data", workers=1) as server:
         (worker,) = server.children("app.worker")
         os.kill(worker, signal.SIGKILL)
+        assert not wait_gone([worker], PATIENCE_S), "what it was dealt before its end would be lost with it"
         assert server.client.get("/readyz", timeout=PATIENCE_S).status_code == 200
         assert server.children("app.worker") != [worker]
 
