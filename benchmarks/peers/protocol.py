@@ -27,12 +27,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.peers.clients import Timed
-from benchmarks.peers.peer import Floats, Hits, Params, Peer, Unable
+from benchmarks.peers.peer import Hits, Params, Peer, Unable
 
 WARM_S = 0.5
 BATCH_S = 3600.0
-FLAT, GAIN = 2, 0.001
-"""A ladder ends where so many rungs have added less recall."""
+LAST, HOPELESS = 2, 10
+"""A ladder ends where more recall is missing than so many times what its last rungs have added."""
 SLACK = 1e-4
 """Share of the k-th true distance within which another row counts as a tie, as benchmarks/datasets.py has it."""
 NONE, NOT_ASKED = -1, -2
@@ -92,33 +92,26 @@ def _ingest(peer: Peer, asked: dict[str, Any]) -> dict[str, Any]:
 
 def _tune(peer: Peer, asked: dict[str, Any]) -> dict[str, Any]:
     """The quickest of the first rungs that reach the recall, one of each ladder."""
-    queries, truth, k = np.load(asked["queries"]), np.load(asked["truth"]), asked["k"]
-    tried: list[Rung] = []
-    for ladder in peer.ladders(asked.get("buckets")):
-        for rung in _climbed(peer, ladder, queries, truth, k, asked.get("buckets")):
-            tried.append(rung)
-            if rung.recall >= asked["recall"]:
-                break
+    tried = [rung for ladder in peer.ladders(asked.get("buckets")) for rung in _climbed(peer, ladder, asked)]
     reached = [rung for rung in tried if rung.recall >= asked["recall"]]
+    told = {"tried": [rung._asdict() for rung in tried]}
     if not reached:
-        best = max((rung.recall for rung in tried), default=0.0)
-        return {"params": None, "recall": best, "tried": [rung._asdict() for rung in tried]}
+        return told | {"params": None, "recall": max((rung.recall for rung in tried), default=0.0)}
     chosen = min(reached, key=lambda rung: rung.us)
-    return {"params": chosen.params, "recall": chosen.recall, "tried": [rung._asdict() for rung in tried]}
+    return told | {"params": chosen.params, "recall": chosen.recall}
 
 
-def _climbed(
-    peer: Peer, ladder: list[Params], queries: Floats, truth: Floats, k: int, buckets: int | None
-) -> Iterator[Rung]:
-    """Each rung measured, as far as it is asked for; not those above where recall has stopped growing."""
+def _climbed(peer: Peer, ladder: list[Params], asked: dict[str, Any]) -> Iterator[Rung]:
+    """The rungs up to the one that reaches the recall, or to where it has all but stopped growing."""
+    queries, truth, k, wanted = np.load(asked["queries"]), np.load(asked["truth"]), asked["k"], asked["recall"]
     recalls: list[float] = []
     for params in ladder:
-        timed = peer.probe(queries, k, params, buckets)
-        # The median: others on the machine lengthen some searches, not half of them.
-        us = float(np.median(timed.latencies_s or [np.inf])) * 1e6
+        timed = peer.probe(queries, k, params, asked.get("buckets"))
         recalls.append(_recall(peer, timed, truth, k))
-        yield Rung(params, recalls[-1], us)
-        if len(recalls) > FLAT and recalls[-1] - recalls[-1 - FLAT] < GAIN:
+        # The median: others on the machine lengthen some searches, not half of them.
+        yield Rung(params, recalls[-1], float(np.median(timed.latencies_s or [np.inf])) * 1e6)
+        missing = wanted - recalls[-1]
+        if missing <= 0 or (len(recalls) > LAST and missing > HOPELESS * (recalls[-1] - recalls[-1 - LAST])):
             return
 
 
