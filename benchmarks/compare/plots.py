@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from benchmarks.compare.figures import OURS, Record, chosen, medians, short
 from benchmarks.compare.settings import Setting, of
+from benchmarks.compare.tables import KINDS
 
 OURS_COLOUR, THEIRS_COLOUR, TAIL_COLOUR = "#0072b2", "#999999", "#d55e00"
 # The same picture from the same figures, byte for byte.
@@ -41,6 +42,10 @@ def _systems(records: Sequence[Record], setting: Setting, key: Callable[[dict[st
     return sorted(names, key=lambda name: key(medians(chosen(records, name, setting))))
 
 
+def _named(system: str) -> str:
+    return f"{system} ({KINDS[system]})"
+
+
 def _qps(axes: Axes, records: Sequence[Record], setting: Setting) -> None:
     names = _systems(records, setting, lambda figures: -figures["qps"])
     for place, name in enumerate(names):
@@ -49,7 +54,7 @@ def _qps(axes: Axes, records: Sequence[Record], setting: Setting) -> None:
         axes.barh(place, middle, color=OURS_COLOUR if name == OURS else THEIRS_COLOUR)
         axes.plot([min(rounds), max(rounds)], [place, place], color="black", lw=1)
         axes.annotate(short(middle), (max(rounds), place), xytext=(4, 0), textcoords="offset points", va="center")
-    axes.set_yticks(range(len(names)), names)
+    axes.set_yticks(range(len(names)), [_named(name) for name in names])
     axes.set(xlabel=f"queries a second ({setting})")
     axes.invert_yaxis()
     axes.margins(x=0.12)
@@ -65,8 +70,8 @@ def _latency(axes: Axes, records: Sequence[Record], setting: Setting) -> None:
         axes.scatter(figures["p99_ms"], place, color=TAIL_COLOUR, label="p99" if not place else None)
         text = f"{short(figures['p50_ms'])} / {short(figures['p99_ms'])} ms"
         axes.annotate(text, (figures["p99_ms"], place), xytext=(6, 0), textcoords="offset points", va="center")
-    axes.set_yticks(range(len(names)), names)
+    axes.set_yticks(range(len(names)), [_named(name) for name in names])
     axes.set(xlabel=f"milliseconds ({setting})", xscale="log")
     axes.invert_yaxis()
-    axes.margins(x=0.2, y=0.15)
-    axes.legend(loc="lower right", fontsize=8)
+    axes.margins(x=0.25, y=0.15)
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, fontsize=8, frameon=False)
