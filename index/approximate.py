@@ -25,7 +25,9 @@ from index.planning import choose
 from index.selection import Hit, together
 
 GATHER_ELEMENTS = 1 << 24
-"""Candidates of a batch are measured in pieces of 64 MiB."""
+"""A batch is searched in pieces of 64 MiB."""
+NUMBERS_A_CANDIDATE = 16
+"""Row, distance, and what putting them in order takes; the vectors are gathered a few at a time."""
 MAX_WIDENED = 4096
 """Where so many candidates tie at the boundary, the exact search is the way to get them all."""
 MAX_OPTIONS = 256
@@ -57,8 +59,11 @@ class Approximate(ABC):
         self._labels = labels
 
     @abstractmethod
-    def propose(self, queries: NDArray[np.float32], m: int, params: dict[str, int]) -> NDArray[np.int64]:
-        """Slots of at least m candidates for each query, (q, ≥ m) int64, -1 where there are fewer."""
+    def propose(
+        self, queries: NDArray[np.float32], m: int, params: dict[str, int], k: int | None = None
+    ) -> NDArray[np.int64]:
+        """Slots of at least m candidates for each query, (q, ≥ m) int64, -1 where there are fewer. k: what surely lies
+        farther than the k-th of them may be left out."""
 
     @abstractmethod
     def among(
@@ -125,7 +130,7 @@ class Approximate(ABC):
             nearest = self._nearest(queries, k, plan.params)
             if nearest is not None:
                 return nearest
-        found = self.proposed(queries, k + spare(k), plan.params)
+        found = self.proposed(queries, k + spare(k), plan.params, k)
         return self._completed(queries, k, plan.params, None, found)
 
     def _nearest(self, query: NDArray[np.float32], k: int, params: dict[str, int]) -> Found | None:
@@ -201,12 +206,13 @@ class Approximate(ABC):
         found = self.exact.search(query, k, None, alive)
         return found.rows[0], found.distances[0]
 
-    def proposed(self, queries: NDArray[np.float32], m: int, params: dict[str, int]) -> Measured:
-        """Proposals measured and sorted by (distance, row): rows (q, w) with -1, distances (q, w) with +inf."""
+    def proposed(self, queries: NDArray[np.float32], m: int, params: dict[str, int], k: int | None = None) -> Measured:
+        """Proposals measured and sorted by (distance, row): rows (q, w) with -1, distances (q, w) with +inf. k: as
+        `propose` takes it."""
         threads.use_for(len(queries))
         parts = [
-            self.measured(queries[part], self.propose(queries[part], m, params))
-            for part in self._pieces(len(queries), self.candidates(m, params))
+            self.measured(queries[part], self.propose(queries[part], m, params, k))
+            for part in _pieces(len(queries), self.candidates(m, params) * NUMBERS_A_CANDIDATE)
         ]
         return parts[0] if len(parts) == 1 else _stacked(parts)
 
@@ -216,15 +222,12 @@ class Approximate(ABC):
         threads.use_for(len(queries))
         parts: list[Measured] = []
         asked = params
-        for part in self._pieces(len(queries), 2 * max(self.candidates(m, params), m * params.get("rerank", 1))):
+        wide = 2 * max(self.candidates(m, params), m * params.get("rerank", 1))
+        for part in _pieces(len(queries), wide * self.vectors.rows.shape[1]):
             found, with_params = self.among(queries[part], k, m, params, alive)
             parts.append(found)
             asked = {name: max(asked[name], value) for name, value in with_params.items()}
         return (parts[0] if len(parts) == 1 else _stacked(parts)), asked
-
-    def _pieces(self, queries: int, candidates: int) -> Iterator[slice]:
-        step = max(1, GATHER_ELEMENTS // (candidates * self.vectors.rows.shape[1]))
-        return (slice(start, start + step) for start in range(0, queries, step))
 
     def measured(self, queries: NDArray[np.float32], slots: NDArray[np.int64]) -> Measured:
         """slots: (q, w), -1 for none → their rows and distances, sorted by (distance, row), (q, w) each."""
@@ -243,10 +246,17 @@ class Approximate(ABC):
         return m
 
 
+def _pieces(queries: int, numbers: int) -> Iterator[slice]:
+    """numbers: of 4 bytes that a query takes."""
+    step = max(1, GATHER_ELEMENTS // numbers)
+    return (slice(start, start + step) for start in range(0, queries, step))
+
+
 def in_order(rows: NDArray[np.int64], measured: NDArray[np.float32]) -> Measured:
     """Sorted by (distance, row), in place."""
     # Most come so from Faiss: what is out of order or ties is looked at.
-    unsure = np.flatnonzero((measured[:, 1:] <= measured[:, :-1]).any(axis=1))
+    disordered = (measured[:, 1:] <= measured[:, :-1]) & (measured[:, 1:] < np.inf)
+    unsure = np.flatnonzero(disordered.any(axis=1))
     order = np.lexsort((rows[unsure], measured[unsure]), axis=-1)
     rows[unsure] = np.take_along_axis(rows[unsure], order, 1)
     measured[unsure] = np.take_along_axis(measured[unsure], order, 1)

@@ -132,6 +132,16 @@ class Exact(OnlyExact):
         copy = np.asarray(self.vectors.rows).take(rows, axis=0, mode="clip")
         return Exact(Vectors(copy, self.vectors.norms[rows], self.vectors.metric))
 
+    def surely_farther(self, queries: NDArray[np.float32], squares: NDArray[np.float32], k: int) -> NDArray[np.bool_]:
+        """Which of the rows that Faiss has compared with queries (q, d) cannot be among the k nearest of them, (q, w).
+
+        squares: of their distances, as Faiss has summed them in float32, (q, w), ascending. Told under l2 alone."""
+        if self.vectors.metric != "l2" or not self._scorer.sane(queries):
+            return np.zeros(squares.shape, np.bool_)
+        slack = self._scorer.direct_slack(queries[0])  # under l2 that of every query
+        kth = squares[:, k - 1 : k].astype(np.float64)  # where a row is missing it is float32's largest
+        return squares > kth * (1 + slack.relative) + slack.absolute
+
     def search_rows(self, queries: NDArray[np.float32], k: int, rows: NDArray[np.int64]) -> Found:
         """The same among the given rows (ascending, each once) alone."""
         return self._search(queries, min(k, len(rows)), rows, None)

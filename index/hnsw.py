@@ -66,7 +66,9 @@ class Hnsw(Approximate):
             by_l2 = vectors.metric == "l2"
             self._stored = mapped.view(vectors.rows, faiss.METRIC_L2 if by_l2 else faiss.METRIC_INNER_PRODUCT)
 
-    def propose(self, queries: NDArray[np.float32], m: int, params: dict[str, int]) -> NDArray[np.int64]:
+    def propose(
+        self, queries: NDArray[np.float32], m: int, params: dict[str, int], k: int | None = None
+    ) -> NDArray[np.int64]:
         ef = max(params["ef_search"], m)
         slots: NDArray[np.int64] = self._graph.search(self._compared.queries(queries), m, params=self._with_ef(ef))[1]
         return slots

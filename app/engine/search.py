@@ -84,8 +84,8 @@ def run(view: View, search: SearchPlan, queries: Any, k: int, deadline: float = 
 
 
 def is_joinable(plan: SearchPlan, queries: Any) -> bool:
-    """Whether a search pays more alone than with others: exact ones read every row, however many queries there are.
-    What an index is asked costs the same, and what is said of its recall would depend on the others."""
+    """Whether a search costs more alone than with others: exact ones read every row, however many queries there are.
+    What an index is asked costs as much together, and what is said of its recall would depend on the others."""
     few = len(queries) <= FEW_QUERIES and not isinstance(queries, SparseRows)
     return few and all(step.plan.exact for step in plan.steps)
 

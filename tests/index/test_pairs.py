@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+import faiss
 import numpy as np
 import pytest
 
@@ -26,7 +27,7 @@ def test_pairs_in_pieces(metric: Metric, dtype: str, monkeypatch: pytest.MonkeyP
     v = vectors(clustered(300, 24, 1).astype(dtype), metric)
     queries, rng = clustered(50, 24, 2), np.random.default_rng(3)
     rows = rng.integers(-1, 300, (50, 7))
-    monkeypatch.setattr(pairs, "PIECE_ELEMENTS", 3 * 7 * 24)
+    monkeypatch.setattr(pairs, "PIECE_ELEMENTS", 10 * 24)
     found = pairs.measured(v, queries, rows)
     assert np.array_equal(np.isinf(found), rows < 0)
     for query, own, measured in zip(queries, rows, found, strict=True):
@@ -41,3 +42,21 @@ def test_an_exact_batch_in_threads() -> None:
     for i, query in enumerate(queries):
         alone = Exact(v).search(query[None], 5)
         assert np.array_equal(found.rows[i], alone.rows[0]) and np.array_equal(found.distances[i], alone.distances[0])
+
+
+@pytest.mark.parametrize("k", [1, 5])
+@pytest.mark.parametrize("noise", [0.0, 1e-7, 1e-4, 1.0])
+def test_what_surely_lies_farther_is_none_of_the_nearest(k: int, noise: float) -> None:
+    """Rows that tie, that nearly do, and that lie far from the origin."""
+    rng, base = np.random.default_rng(6), clustered(20, 24, 7) + 3
+    rows = (np.repeat(base, 5, axis=0) + noise * rng.standard_normal((100, 24))).astype(np.float32)
+    v, queries = vectors(rows, "l2"), clustered(30, 24, 8) + 3
+    squares, found = faiss.knn(queries, rows, 40)
+    farther = Exact(v).surely_farther(queries, squares, k)
+    assert farther[:, k + 10 :].all() and not farther[:, :k].any()
+    for query, own, left_out in zip(queries, found, farther, strict=True):
+        measured = distances("l2", query, rows)
+        assert not np.isin(own[left_out], np.flatnonzero(measured <= np.sort(measured)[k - 1])).any()
+    assert not Exact(vectors(rows, "dot")).surely_farther(queries, squares, k).any()
+    missing = np.full((30, 40), np.finfo(np.float32).max)
+    assert not Exact(v).surely_farther(queries, missing, k).any()
