@@ -9,7 +9,6 @@ from app.engine.background import Stop, Watched, Worked, work
 from app.engine.building import Building
 from app.engine.policy import Grounds
 from app.granted import granted_cores
-from app.scheduling import stand_apart
 
 POLL_S = 0.1
 
@@ -28,7 +27,6 @@ def run(config: settings.Settings) -> None:
 
 def main() -> None:
     adopt()
-    stand_apart()
     config = settings.load({}, os.environ)
     logs.configure("builder", config.log_level, config.log_format)
     count_as("builder")

@@ -11,7 +11,6 @@ import ctypes
 import os
 import struct
 import sys
-from pathlib import Path
 
 LEAST_PRIORITY = 19
 SHORT_SLICE_NS = 100_000
@@ -23,17 +22,15 @@ RESET_ON_FORK = 1
 OTHER, BATCH = 0, 3
 """SCHED_BATCH: as others, but when it wakes it waits for the end of the slice of who runs."""
 
-AUTOGROUP = Path("/proc/self/autogroup")
-"""The niceness of a session as a whole."""
 CALLS = {"x86_64": 314, "aarch64": 274}
 """The number of sched_setattr, for which older C libraries have no function."""
 ATTRIBUTES = struct.Struct("IIQiIQQQ")
 """struct sched_attr: size, policy, flags, nice, priority, runtime, deadline, period. The runtime is the slice."""
 
 
-def come_first() -> None:
-    """The calling thread, and it alone, is let in as soon as it wakes."""
-    _ask(0, OTHER, RESET_ON_FORK, os.getpriority(os.PRIO_PROCESS, 0), SHORT_SLICE_NS)
+def come_first(alone: bool = True) -> None:
+    """The calling thread is let in as soon as it wakes. alone: but not what it starts from then on."""
+    _ask(0, OTHER, RESET_ON_FORK if alone else 0, os.getpriority(os.PRIO_PROCESS, 0), SHORT_SLICE_NS)
 
 
 def stand_behind(by: int, pid: int = 0) -> None:
@@ -42,15 +39,6 @@ def stand_behind(by: int, pid: int = 0) -> None:
     with contextlib.suppress(OSError):  # it has ended already
         os.setpriority(os.PRIO_PROCESS, pid, niceness)
         _ask(pid, BATCH, 0, niceness, OWN_SLICE)
-
-
-def stand_apart() -> None:
-    """The calling process leaves its session. Where the kernel shares cores out by sessions first (autogroups), the
-    niceness of a process counts within its session alone: what the builder takes would be taken off the workers' share,
-    and clients on the same machine would have to wait for it too."""
-    with contextlib.suppress(OSError):  # it leads one already, or there are no autogroups
-        os.setsid()
-        AUTOGROUP.write_text(str(os.getpriority(os.PRIO_PROCESS, 0)))
 
 
 def _ask(pid: int, policy: int, flags: int, niceness: int, slice_ns: int) -> None:

@@ -27,6 +27,7 @@ from typing import Any
 
 import numpy as np
 
+from app.scheduling import come_first
 from benchmarks import datasets, table
 from benchmarks.datasets import Dataset
 from benchmarks.ingest import NAME, K, add, ready
@@ -89,6 +90,8 @@ def main() -> None:
         # What the load asks is not to be calibrated on in the middle of it.
         Server(Path(folder) / "data", options.workers, {"SEEDVEC_KEEP_QUERIES": "0"}, checked=False) as server,
     ):
+        # And for the load generator: what it waits for a core, on a machine of its own it would not.
+        come_first(alone=False)
         bench = Bench(server, data, options)
         bench.fill()
         for beside in options.beside.split(","):

@@ -61,8 +61,15 @@ def test_who_stands_behind_is_niced_and_wakes_nobody_out_of_a_core() -> None:
     assert noted() == before
 
 
-def test_who_stands_apart_leads_a_session_of_its_own() -> None:
-    code = "import os; from app.scheduling import stand_apart; stand_apart(); stand_apart(); print(os.getsid(0))"
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, cwd=ROOT) as other:
-        told, _ = other.communicate()
-    assert int(told) == other.pid != os.getsid(0)
+def test_what_it_starts_comes_first_too_where_that_is_wanted() -> None:
+    found: list[tuple[int, int, int]] = []
+
+    def first() -> None:
+        scheduling.come_first(alone=False)
+        found.append(noted())
+        in_thread(found)
+
+    thread = threading.Thread(target=first)
+    thread.start()
+    thread.join()
+    assert found[0] == found[1]
