@@ -75,7 +75,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--rows", type=int, help="take only the first rows")
     parser.add_argument("--kind", default="ivf", help="kind of index")
     parser.add_argument("--queries", type=int, default=1000, help="of a batch")
-    parser.add_argument("--recalls", type=shares, default=[0.95, 0.99], help="asked for, comma separated")
+    parser.add_argument("--recalls", type=shares, default=[0.95, 0.99, 1.0], help="asked for, comma separated")
     parser.add_argument("--clients", type=numbers, default=[1, 8, 32], help="that search exactly, comma separated")
     parser.add_argument("--seconds", type=float, default=3.0, help="of exact searches in a round")
     parser.add_argument("--rounds", type=int, default=7)
@@ -99,23 +99,22 @@ def measured(folder: Path, data: Dataset, options: argparse.Namespace) -> list[d
     queries = data.queries[: options.queries]
     with Served(folder, workers=options.workers) as served:
         served.opened(queries[0])
-        asked = [f"recall={recall}" for recall in options.recalls] + ["exact=true"]
-        rows = [in_batches(served, plain, data, queries, way, options.rounds) for way in asked]
+        rows = [in_batches(served, plain, data, queries, recall, options.rounds) for recall in options.recalls]
         return rows + [waiting(served, plain, data, clients, options) for clients in options.clients]
 
 
 def in_batches(
-    served: Served, plain: PlainFaiss, data: Dataset, queries: NDArray[np.float32], way: str, rounds: int
+    served: Served, plain: PlainFaiss, data: Dataset, queries: NDArray[np.float32], recall: float, rounds: int
 ) -> dict[str, Any]:
     workers = served.server.children("app.worker")
-    body, path = npy(queries), f"{served.collection.path}/search?k={K}&include=&{way}"
+    body, path = npy(queries), f"{served.collection.path}/search?k={K}&include=&recall={recall}"
 
     def ours() -> NDArray[np.float32]:
         answer = served.collection.wire.ok(200, "POST", path, body, Content_Type=NPY, Accept=NPZ)
         distances: NDArray[np.float32] = np.load(io.BytesIO(answer))["distances"]
         return distances
 
-    theirs = as_planned(served, plain, queries, way)
+    theirs = as_planned(served, plain, queries, recall)
     took_ours, took_theirs = Took(), Took()
     found, others = ours(), near(plain, queries, theirs())  # none of this counts: pages, threads
     for _ in range(rounds):
@@ -124,7 +123,7 @@ def in_batches(
     wall, cpu = took_ours.ratios(took_theirs)
     return {
         "data": data.name,
-        "what": f"batch of {len(queries)}, {way}",
+        "what": f"batch of {len(queries)}, recall {recall} asked for",
         "qps": len(queries) / median(took_ours.wall) * 1000,
         "faiss_qps": len(queries) / median(took_theirs.wall) * 1000,
         "ratio": wall,
@@ -142,11 +141,10 @@ def timed(took: Took, act: Callable[[], object], cpu: Callable[[], float]) -> No
 
 
 def as_planned(
-    served: Served, plain: PlainFaiss, queries: NDArray[np.float32], way: str
+    served: Served, plain: PlainFaiss, queries: NDArray[np.float32], recall: float
 ) -> Callable[[], list[NDArray[np.int64]]]:
     """The same batch by plain Faiss, each part with the settings that the server plans for it. → rows (q, K) a part."""
-    name, _, value = way.partition("=")
-    body = {"vector": queries[0].tolist(), "k": K, name: json.loads(value), "explain": True}
+    body = {"vector": queries[0].tolist(), "k": K, "recall": recall, "explain": True}
     explained = served.collection.wire.ok(200, "POST", f"{served.collection.path}/search", body)["explain"]
     settings = {part["rows"]: part["params"] for part in explained["parts"]}
     ways = []
