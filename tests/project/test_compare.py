@@ -118,7 +118,7 @@ def test_the_limit_is_what_the_client_leaves() -> None:
     ]
     # The second round has no plain Faiss to be held against.
     ((limit, share),) = shares_of_limit(records, SEARCH, 2)
-    assert (limit, share) == (pytest.approx(8750), pytest.approx(5000 / 8750))
+    assert limit == pytest.approx(8750) and share == pytest.approx(5000 / 8750)
 
 
 def test_settings_survive_their_record() -> None:
