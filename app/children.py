@@ -43,6 +43,9 @@ def start_child(
     To be called on the main thread: PR_SET_PDEATHSIG fires when the thread that started the child ends.
     """
     life = _life_pipe()
+    # From its first moment, not from `adopt` on, which comes after its imports: seconds on busy cores, in which it
+    # would outlive us and hold the data folder's lock. Between fork and exec Python may run where there is one thread.
+    bound = _die_with_parent if threading.active_count() == 1 else None
     settings = {**os.environ, **(environment or {}), PARENT: f"{os.getpid()}:{life}"}
     # -P is not used: a checkout that is not installed must find `app` in the current folder.
     return subprocess.Popen(
@@ -51,6 +54,7 @@ def start_child(
         stdout=subprocess.PIPE if piped else None,
         pass_fds=(life, *keep),
         env=settings,
+        preexec_fn=bound,
     )
 
 

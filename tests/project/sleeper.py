@@ -8,6 +8,9 @@ import time
 from app.children import PARENT, PR_SET_PDEATHSIG, adopt
 
 if __name__ == "__main__":
+    if sys.argv[1] == "late":
+        print("not adopted", flush=True)
+        time.sleep(60)
     if sys.argv[1] == "signal":
         # The pipe's writing end kept open here: its end of file never comes.
         pid, _ = os.environ[PARENT].split(":")

@@ -50,6 +50,19 @@ def test_a_child_dies_with_its_parent(way: str) -> None:
         await_gone(child)
 
 
+def test_a_child_of_one_thread_dies_with_it_before_it_has_imported_anything() -> None:
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT_PROGRAM, "late"], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
+    assert parent.stdout is not None
+    with parent.stdout:
+        child = int(parent.stdout.readline())
+        assert parent.stdout.readline() == "not adopted\n"
+        os.kill(parent.pid, signal.SIGKILL)
+        parent.wait()
+        await_gone(child)
+
+
 def test_started_by_hand_it_lives_alone() -> None:
     environment = {name: text for name, text in os.environ.items() if name != PARENT}
     program = "from app.children import adopt; print(adopt())"
