@@ -32,7 +32,7 @@ def write(docs: Path, results: Path) -> None:
 def _part(docs: Path, record: dict[str, Any]) -> str:
     told, machine, records = record["arguments"], record["machine"], record["rows"]
     name = told["dataset"]
-    lines = [f"# {name}: {int(told['rows']):,} × {told['dimension']}"]
+    lines = [f"## {name}: {int(told['rows']):,} × {told['dimension']}"]
     setting = plots.shown(records, BESIDE)
     if setting is not None:
         lines += [f"![]({file.name})" for file in plots.write(docs, name, records, setting)]

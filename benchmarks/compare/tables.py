@@ -36,7 +36,7 @@ class Table:
         lines = ["| " + " | ".join(names) + " |", "|" + "---|" * len(names)]
         lines += ["| " + " | ".join(row[name] for name in names) + " |" for row in self.rows]
         note = f"{self.note}\n\n" if self.note else ""
-        return f"## {self.title}\n{note}" + "\n".join(lines) + "\n"
+        return f"### {self.title}\n{note}" + "\n".join(lines) + "\n"
 
 
 def tables(records: Sequence[Record], cores: int) -> list[Table]:
