@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from app.scheduling import come_first
 from benchmarks import datasets, table
@@ -203,9 +204,9 @@ class Bench:
 
     def adding(self, words: Collection, beside: str) -> Piece:
         """Bodies are made beforehand: what is measured is the server."""
-        step = min(NPY_ROWS if beside == "npy" else JSON_ROWS, len(self.data.train) // BODIES)
-        parts = [self.data.train[begin * step : (begin + 1) * step] for begin in range(BODIES)]
         as_npy = beside == "npy"
+        parts = self.parts(NPY_ROWS if as_npy else JSON_ROWS)
+        step = len(parts[0])
         bodies = [npy(rows) if as_npy else json.dumps({"vectors": plain(rows)}).encode() for rows in parts]
         media = {"Content_Type": NPY if as_npy else "application/json"}
         numbers = count()
@@ -222,18 +223,21 @@ class Bench:
 
     def replacing(self, words: Collection) -> Piece:
         """By themselves, so that the answers stay the same."""
-        bodies = []
-        for begin in range(0, BODIES * JSON_ROWS, JSON_ROWS):
-            rows = self.data.train[begin : begin + JSON_ROWS]
-            ids = list(range(begin, begin + len(rows)))
-            bodies.append(json.dumps({"ids": ids, "vectors": plain(rows)}).encode())
-        numbers = count()
+        parts, numbers = self.parts(JSON_ROWS), count()
+        step = len(parts[0])
+        ids = [list(range(at * step, (at + 1) * step)) for at in range(BODIES)]
+        bodies = [json.dumps({"ids": i, "vectors": plain(p)}).encode() for i, p in zip(ids, parts, strict=True)]
 
         def replace() -> int:
             write(words, "PUT", bodies[next(numbers) % BODIES], Content_Type="application/json")
-            return JSON_ROWS
+            return step
 
         return replace
+
+    def parts(self, most: int) -> list[NDArray[np.float32]]:
+        """The first rows, as many times `most` as there are bodies, or fewer."""
+        step = min(most, len(self.data.train) // BODIES)
+        return [self.data.train[at * step : (at + 1) * step] for at in range(BODIES)]
 
 
 def build(words: Collection, kind: str, rows: int) -> int:
