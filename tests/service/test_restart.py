@@ -95,3 +95,6 @@ def test_sealer_and_builder_stand_behind_the_workers(server: Server) -> None:
     assert niceness("app.sealer") == niceness("app.builder") == [min(19, first + 10)]
     behind = server.children("app.sealer") + server.children("app.builder")
     assert {os.sched_getscheduler(pid) for pid in behind} == {os.SCHED_BATCH}
+    # The event loop's slice is its own: what a worker starts is like others again.
+    first_ones = {os.sched_getscheduler(pid) for pid in server.children("app.worker")}
+    assert first_ones == {os.SCHED_OTHER | os.SCHED_RESET_ON_FORK}
