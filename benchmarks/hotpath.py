@@ -117,7 +117,7 @@ async def each(layer: Layer, queries: int) -> float:
 async def made(engine: LocalEngine, app: Application, data: Dataset, options: argparse.Namespace) -> dict[str, Layer]:
     """From the outermost to the innermost."""
     c = engine._collection(NAME)
-    view, settings = c.view(), c.settings()
+    view, settings = c.view(), engine.settings(NAME)
     bodies = [body(query, options) for query in data.queries]
     arrays = [npy(query) for query in data.queries]
     singles = [np.ascontiguousarray(query[None]) for query in data.queries]
