@@ -1,9 +1,11 @@
 """Reads everything of a collection through the engine, every way there is, and holds the ways against each other."""
 
 import json
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from app.engine.engine import LocalEngine
 from app.engine.filters.parse import parse
@@ -67,15 +69,15 @@ async def _assert_consistent(engine: LocalEngine, name: str, ids: list[Id], vect
     drawn = np.random.default_rng(n).standard_normal((2, engine.settings(name).dimension)).astype(np.float32)
     queries = of_kind(engine.settings(name), drawn)
     exact = await engine.search(name, queries, Asked(n + 3, EXACTLY, include=frozenset()))
-    for hits in exact.results:
-        assert sorted(hits.items.ids, key=str) == sorted(ids, key=str), f"{name}: the exact search finds other ids"
-        assert (np.diff(hits.distances) >= 0).all()
+    for found_ids, distances in _by_query(exact):
+        assert sorted(found_ids, key=str) == sorted(ids, key=str), f"{name}: the exact search finds other ids"
+        assert (np.diff(distances) >= 0).all()
     await _assert_filtered(engine, name, queries[:1], rows)
     _assert_among(await engine.search(name, queries, Asked(K, include=frozenset())), exact, min(K, n), name)
     if n and engine.settings(name).metric != "dot":
         asked = Asked(1, EXACTLY, include=frozenset())
         own = await engine.search(name, of_kind(engine.settings(name), vectors[some].astype(np.float32)), asked)
-        nearest = [hits.items.ids[0] for hits in own.results]
+        nearest = [found_ids[0] for found_ids, _ in _by_query(own)]
         assert nearest == ids[some], f"{name}: a vector is not the nearest to itself"
 
 
@@ -85,7 +87,7 @@ async def _assert_filtered(engine: LocalEngine, name: str, query: Any, rows: dic
     assert await engine.count(name, FEW) == len(wanted), f"{name}: another number match a filter"
     asked = Asked(len(rows) + 3, EXACTLY, include=frozenset(), filter=FEW)
     found = await engine.search(name, query, asked)
-    assert sorted(found.results[0].items.ids, key=str) == sorted(wanted, key=str), f"{name}: others match a filter"
+    assert sorted(found.hits.items.ids, key=str) == sorted(wanted, key=str), f"{name}: others match a filter"
 
 
 def few(metadata: Any) -> bool:
@@ -95,7 +97,13 @@ def few(metadata: Any) -> bool:
 
 def _assert_among(answer: SearchAnswer, exact: SearchAnswer, wanted: int, name: str) -> None:
     """An approximate answer has as many hits as there can be, each at its own exact distance."""
-    for hits, all_ in zip(answer.results, exact.results, strict=True):
-        distances = dict(zip(all_.items.ids, all_.distances.tolist(), strict=True))
-        assert len(hits.items.ids) == len(set(hits.items.ids)) == wanted, f"{name}: {len(hits.items.ids)} hits"
-        assert [distances.get(i) for i in hits.items.ids] == hits.distances.tolist(), f"{name}: distances differ"
+    for (ids, found), (all_ids, all_found) in zip(_by_query(answer), _by_query(exact), strict=True):
+        distances = dict(zip(all_ids, all_found.tolist(), strict=True))
+        assert len(ids) == len(set(ids)) == wanted, f"{name}: {len(ids)} hits"
+        assert [distances.get(i) for i in ids] == found.tolist(), f"{name}: distances differ"
+
+
+def _by_query(answer: SearchAnswer) -> list[tuple[list[Id], NDArray[np.float32]]]:
+    """Ids and distances of each."""
+    ids, distances = answer.hits.items.ids, answer.hits.distances
+    return [(ids[begin:end], distances[begin:end]) for begin, end in pairwise(answer.hits.starts)]
