@@ -43,7 +43,9 @@ class Pending:
 
     def find(self, key: int) -> int:
         """Row of a key, or -1."""
-        row = int(np.searchsorted(self.keys, key))
+        if not len(self.keys):
+            return -1
+        row = int(self.keys.searchsorted(key))
         return row if row < len(self.keys) and int(self.keys[row]) == key else -1
 
     def is_alive(self, row: int) -> bool:

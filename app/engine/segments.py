@@ -41,8 +41,11 @@ class OpenSegment:
         relative = key - self.row.base_key
         if not 0 <= relative < self.row.span:
             return -1
-        row = int(np.searchsorted(self.file.keys_rel, np.uint64(relative)))
-        return row if row < len(self.file.keys_rel) and int(self.file.keys_rel[row]) == relative else -1
+        keys = self.file.keys_rel
+        if relative < len(keys) and keys.item(relative) == relative:
+            return relative  # as long as no merge has taken out a row before it
+        row = int(keys.searchsorted(np.uint64(relative)))
+        return row if row < len(keys) and keys.item(row) == relative else -1
 
     def rows_of(self, keys: NDArray[np.int64]) -> NDArray[np.int64]:
         """Rows of those keys that are here; others are passed over."""
