@@ -222,7 +222,11 @@ class Building:
         self._unlink(gone)
         c.publisher.forget_deaths(rows.dropped)
         if output is not None and output.columns is not None:
-            forget_patches(c.publisher, c.reader, open_one(c.folder, output), output.columns.log_pos)
+            try:
+                merged = open_one(c.folder, output)
+            except FileNotFoundError:
+                return  # whoever has emptied the collection meanwhile has taken the patches of its rows along
+            forget_patches(c.publisher, c.reader, merged, output.columns.log_pos)
 
     def _write_output(
         self, job: Job, settings: Settings, state: State, inputs: list[OpenSegment], rows: Rows

@@ -60,7 +60,9 @@ def test_a_server_notices_that_real_queries_find_too_little(tmp_path: Path) -> N
         after = [found(one, others, true) for one in both]
         assert min(after) >= PROMISED - 0.01, after
         answer = both[1].search(others[0], k=K)
-        assert answer["calibrated_on"] == "queries" and answer["expected_recall"] >= PROMISED
+        # With so few rows what finds enough of these may cost more than comparing all.
+        assert answer["exact"] or answer["calibrated_on"] == "queries"
+        assert answer["expected_recall"] >= PROMISED
         print(f"found {before} of what {PROMISED} was promised of; noticed and mended after {took:.1f} s: {after}")
 
 
