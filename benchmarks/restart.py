@@ -101,6 +101,7 @@ def measured(place: Path, data: Dataset, fields: int, options: argparse.Namespac
         described = ready(words, options.ready_s)
         assert described["count"] == len(data.train), described
         assert described["index"]["kind"] == options.kind, described
+        server.wait_ready(NAME)
         settled(place)
         recall = found(words, data, data.queries[:QUERIES])
         assert recall > LEAST_RECALL, recall
