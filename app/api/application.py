@@ -44,9 +44,8 @@ _ABOUT = (
     "Vector similarity search. Every error is RFC 9457 problem JSON; see `/problems/{code}`. Unknown fields and query "
     "parameters are refused; of a key that stands twice in one JSON object the last counts."
 )
-
-
-BEHIND = "/v1/collections/{collection}/"
+_BEHIND = "/v1/collections/{collection}/"
+"""What the path of every hot route begins with."""
 
 
 class HotPath:
@@ -61,7 +60,7 @@ class HotPath:
         self._at: dict[bytes, list[Resource]] = {}
         """By the part of the path behind the collection: of a route with an id, by what goes before it."""
         for resource in hot:
-            place = resource.path_format.removeprefix(BEHIND).removesuffix("{id}").encode()
+            place = resource.path_format.removeprefix(_BEHIND).removesuffix("{id}").encode()
             self._at.setdefault(place, []).append(resource)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -22,13 +22,14 @@ from app.engine.types import Hits, IdType, Items, SearchAnswer, Vectors
 from seedvec.sparse import SparseRows
 
 _NULL = orjson.Fragment(b"null")
+_JSON_TYPE = (b"content-type", JSON.encode())
 
 
 class _Json(Response):
     """Starlette's, for bytes of JSON; what it looks at to make its headers takes longer than to make them."""
 
     def init_headers(self, headers: Mapping[str, str] | None = None) -> None:
-        self.raw_headers = [(b"content-length", b"%d" % len(self.body)), (b"content-type", JSON.encode())]
+        self.raw_headers = [(b"content-length", b"%d" % len(self.body)), _JSON_TYPE]
 
 
 def json_response(value: Any, status: int = 200) -> Response:
