@@ -1,6 +1,6 @@
 """What an index was measured at: for some k, which settings find what share of the nearest, and at what price.
 
-Settings are chosen on some queries; those that no other beats in recall and price are measured again on others
+Settings are chosen on some queries; those that no other is expected to beat in recall and price are measured on others
 (`sweep.py`), with the lower bound of the mean that holds in 90 of 100 cases. `planning.py` takes the cheapest whose
 bound reaches what is asked for.
 """
@@ -19,13 +19,14 @@ ROWS_A_NEIGHBOUR = 10
 BOOTSTRAPS = 1000
 CONFIDENCE = 0.9
 On = Literal["data", "queries"]
+Params = dict[str, int]
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
     """One setting. recall: mean recall@k; lower: the bound it was certified at; cost_us: one query, one thread."""
 
-    params: dict[str, int]
+    params: Params
     recall: float
     lower: float
     cost_us: float

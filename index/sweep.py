@@ -1,6 +1,5 @@
 """How well and how fast an index searches with which parameters: measured with queries that are not in it."""
 
-import itertools
 import math
 import time
 from collections.abc import Iterable, Sequence
@@ -10,11 +9,11 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from index.calibration import Calibration, Front, On, Point, front, lower_bound
+from index.calibration import Calibration, Front, On, Params, Point, front, lower_bound
+from index.grid import Place, between
 from index.pacing import Progress, within
+from index.price import Price, fitted
 from index.truth import Group, Groups
-
-Params = dict[str, int]
 
 ENOUGH = 0.9985
 """No point beyond: nobody is promised more than 0.99 without the exact search being near."""
@@ -27,17 +26,12 @@ asks each of them the same queries."""
 TIMED = {1: 16, 10: 16, 100: 12, 1000: 5}
 TIMED_AGAIN = 2
 """Times as many queries time a point that was chosen."""
-MIDDLE, UNDISTURBED = 0.5, 0.25
-"""Quantiles of what single queries took: what a price is; and what it is compared by while each is taken at another
-time, for disturbances only add."""
-STEP, HALVED = 1.4, 2.0
-"""Points have others put between them where the second costs more than so many times the first, or misses so many
-times less: nobody is to pay for much more than what was asked for."""
-THINNED = 1.08
-"""A point is left out where one that costs at most so many times as much finds more."""
+STEP, BEYOND, STEP_BEYOND = 1.12, 0.996, 1.5
+"""Times as much as a point that was left out, the next may cost: nobody is to pay for much more than what was asked
+for. They lie farther apart beyond what is sure to be certified for 0.99."""
 ASKED_FOR, FARTHER, FARTHER_BY = 0.9925, 5, 1.6
 """0.99 and its margin. Where the dearest point is certified for less, so many more are tried, each by so much: else
-the exact search would have to answer. Beyond it points may lie far apart."""
+the exact search would have to answer."""
 CHOICE = 0.5
 """Share of the work that is choosing, in progress."""
 
@@ -68,14 +62,13 @@ def _front(index: Searching, group: Group, progress: Progress) -> Front:
     choosing = min(len(group.queries) // 2, CHOOSING[group.k])
     first = Group(group.k, group.queries[:choosing], group.kth[:choosing])
     rest = Group(group.k, group.queries[choosing:], group.kth[choosing:])
-    chosen = between(thinned(_choose(index, first, within(progress, 0.0, CHOICE))))
+    chosen = _chosen(index, first, within(progress, 0.0, CHOICE))
     certified = []
     for i, params in enumerate(chosen):
         certified.append(_certified(index, rest, params))
         progress(CHOICE + (1 - CHOICE) * (i + 1) / (len(chosen) + FARTHER))
     certified += _farther(index, rest, certified)
-    costs = costs_us(index, rest, [p.params for p in certified], TIMED_AGAIN * TIMED[group.k], MIDDLE)
-    priced = [replace(point, cost_us=cost) for point, cost in zip(certified, costs, strict=True)]
+    priced = _priced(index, rest, certified, TIMED_AGAIN * TIMED[group.k])
     progress(1.0)
     return Front(group.k, tuple(front(priced)), len(rest.queries), group.reach)
 
@@ -101,22 +94,46 @@ def _farther(index: Searching, group: Group, certified: Sequence[Point]) -> list
     return more
 
 
-def _choose(index: Searching, group: Group, progress: Progress) -> list[Point]:
-    """The front, by few queries. A family is left where its recall is `ENOUGH` or stops rising, and the next begins
-    where that one came near its best: what lies further down, the earlier family reaches more cheaply. One that adds
-    nothing to the front is the last. So not half of the points are measured."""
+def _chosen(index: Searching, group: Group, progress: Progress) -> list[Params]:
+    """What is worth certifying, by few queries: of all settings between those that they were asked with."""
+    measured = _measured(index, group, progress)
+    price = _price(index, group, [point.params for point in measured.values()], TIMED[group.k])
+    expected = [Point(params, recall, 0.0, price.of(params)) for params, recall in between(measured)]
+    return [point.params for point in thinned(_useful(front(expected)))]
+
+
+def _measured(index: Searching, group: Group, progress: Progress) -> dict[Place, Point]:
+    """A family is left where its recall is `ENOUGH` or stops rising, and the next begins where that one came near its
+    best: what lies further down, the earlier family reaches more cheaply. One that finds hardly more than the last with
+    any of its steps is itself the last. So not half of the settings are measured."""
     families = index.families(group.k)
-    best: list[Point] = []
+    grid: dict[Place, Point] = {}
     begin = 0
     for i, family in enumerate(families):
         told = within(progress, i / len(families), (i + 1) / len(families))
-        points = _family(index, group, family[begin:], told)
-        most = max(p.recall for p in points)
-        begin += next(j for j, p in enumerate(points) if p.recall >= FAMILY_FROM * most)
-        best = front([*best, *points])
-        if not any(p in best for p in points):
+        points = dict(enumerate(_family(index, group, family[begin:], told), begin))
+        grid |= {(i, step): point for step, point in points.items()}
+        most = max(point.recall for point in points.values())
+        begin = next(step for step, point in points.items() if point.recall >= FAMILY_FROM * most)
+        before = {step: grid[i - 1, step] for step in points if (i - 1, step) in grid}
+        if before and not any(_rises(point.recall, points[step].recall) for step, point in before.items()):
             break
-    return _useful(best)
+    return grid
+
+
+def _family(index: Searching, group: Group, family: Sequence[Params], progress: Progress) -> list[Point]:
+    points: list[Point] = []
+    for i, params in enumerate(family):
+        progress(i / len(family))
+        points.append(Point(params, float(shares_found(index, group, params).mean()), 0.0, 0.0))
+        recall = points[-1].recall
+        if recall >= ENOUGH or (recall > USEFUL and len(points) > 1 and not _rises(points[-2].recall, recall)):
+            break
+    return points
+
+
+def _rises(recall: float, to: float) -> bool:
+    return to - recall >= max(0.0005, 0.05 * (1 - to))
 
 
 def _useful(points: Sequence[Point]) -> list[Point]:
@@ -128,50 +145,14 @@ def _useful(points: Sequence[Point]) -> list[Point]:
     return list(points[max(0, first - 1) : last + 1])
 
 
-def _family(index: Searching, group: Group, family: Sequence[Params], progress: Progress) -> list[Point]:
-    points: list[Point] = []
-    for i, params in enumerate(family):
-        progress(i / len(family))
-        mean = float(shares_found(index, group, params).mean())
-        (cost,) = costs_us(index, group, [params], TIMED[group.k], UNDISTURBED)
-        points.append(Point(params, mean, 0.0, cost))
-        rise = mean - points[-2].recall if len(points) > 1 else 1.0
-        if mean >= ENOUGH or (mean > USEFUL and rise < max(0.0005, 0.05 * (1 - mean))):
-            break
-    return points
-
-
 def thinned(points: Iterable[Point]) -> list[Point]:
-    """Of a front, those worth certifying: whoever would have taken one left out pays at most `THINNED` for more."""
+    """Of a front, those worth certifying: whoever would have taken one left out pays at most a step for more."""
     out: list[Point] = []
     for point in sorted(points, key=lambda p: -p.cost_us):
-        if not out or point.cost_us * THINNED < out[-1].cost_us:
+        step = STEP_BEYOND if point.recall >= BEYOND else STEP
+        if not out or point.cost_us * step < out[-1].cost_us:
             out.append(point)
     return out[::-1]
-
-
-def between(points: Sequence[Point]) -> list[Params]:
-    """Their settings, and others between two that lie far apart, every one of them once."""
-    out: list[Params] = []
-    for point, following in itertools.pairwise(points):
-        steps = _steps(point, following)
-        for step in range(steps):
-            share = step / steps
-            params = {
-                name: round(value ** (1 - share) * following.params[name] ** share)
-                for name, value in point.params.items()
-            }
-            if params not in out:
-                out.append(params)
-    return out + [p.params for p in points[-1:] if p.params not in out]
-
-
-def _steps(point: Point, following: Point) -> int:
-    if point.recall >= ASKED_FOR:
-        return 1
-    dearer = following.cost_us / point.cost_us
-    fewer_missing = (1 - point.recall) / max(1 - following.recall, 1 - ENOUGH)
-    return max(1, math.ceil(math.log(dearer, STEP)), math.floor(math.log(max(1.0, fewer_missing), HALVED)))
 
 
 def shares_found(index: Searching, group: Group, params: Params) -> NDArray[np.float64]:
@@ -180,18 +161,30 @@ def shares_found(index: Searching, group: Group, params: Params) -> NDArray[np.f
     return np.asarray(np.minimum((found <= group.kth[:, None]).sum(axis=1), group.k) / group.k)
 
 
-def costs_us(index: Searching, group: Group, each: Sequence[Params], queries: int, quantile: float) -> list[float]:
-    """Of single queries on one thread with each of the settings, by its processor time: whoever else wants the
-    processor is no cost of ours. But who shares its caches makes all dearer, for a while: so the settings take turns.
-    And each at another query, for what one setting has just looked at, the next would find in the cache."""
-    asked = group.queries[:queries]
-    took = np.empty((len(asked), len(each)))
-    apart = max(1, len(asked) // max(1, len(each)))
+def _price(index: Searching, group: Group, settings: Sequence[Params], queries: int) -> Price:
+    return fitted(settings, costs_us(index, group, settings, queries))
+
+
+def _priced(index: Searching, group: Group, points: Sequence[Point], queries: int) -> list[Point]:
+    if not points:
+        return []
+    price = _price(index, group, [point.params for point in points], queries)
+    return [replace(point, cost_us=price.of(point.params)) for point in points]
+
+
+def costs_us(index: Searching, group: Group, each: Sequence[Params], queries: int) -> list[float]:
+    """The median of single queries on one thread with each of the settings, by its processor time: whoever else wants
+    the processor is no cost of ours. But who shares its caches makes all dearer, for a while: so the settings take
+    turns. And each at other queries, for what one setting has looked at, the next would find in the cache: with 16
+    queries for 43 settings of `ivf` the rows re-ranked on photo-sift seemed to cost half of what they do."""
+    asked = group.queries
+    took = np.empty((min(queries, len(asked)), len(each)))
+    apart = max(1, len(asked) // len(each))
     for turn, times in enumerate(took):
         for i, params in enumerate(each):
             query = asked[(turn + i * apart) % len(asked)]
             start = time.thread_time()
             index.attempt(query[None], group.k, params)
             times[i] = time.thread_time() - start
-    costs: list[float] = (np.quantile(took, quantile, axis=0) * 1e6).tolist()
+    costs: list[float] = (np.median(took, axis=0) * 1e6).tolist()
     return costs
