@@ -8,14 +8,17 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from math import inf
 from typing import Any, Literal
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn._types import ASGI3Application
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from app.api.problems import MEDIA_TYPE, TABLE, plain_problem
 from app.api.request_ids import new_request_id
-from app.one_write import OneWrite
+from app.api.whole import WHOLE
+from app.one_write import OneWrite, write_whole
 
 LOOK_S = 1.0
 BODY_RATE = 1024
@@ -88,6 +91,10 @@ class DealtProtocol(HttpToolsProtocol):
         self._out = OneWrite(transport)
         super().connection_made(self._out)  # type: ignore[arg-type]  # all of a transport that uvicorn uses
         self._made()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        cycle.scope[WHOLE] = partial(write_whole, cycle)  # type: ignore[typeddict-unknown-key]
+        super()._start_asgi_task(cycle, app)
 
     def on_response_complete(self) -> None:
         self._out.flush()

@@ -1,10 +1,11 @@
 """The HTTP application over an engine."""
 
 from base64 import b64encode
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from fastapi import APIRouter, FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -12,7 +13,6 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.errors import ServerErrorMiddleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
-from starlette.routing import Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.api import aliases, collections, index, limits, metrics, reads, recall, search, service, snapshots, transfer
@@ -46,6 +46,7 @@ _ABOUT = (
 )
 _BEHIND = "/v1/collections/{collection}/"
 """What the path of every hot route begins with."""
+_BEFORE = b"/v1/collections/"
 
 
 class HotPath:
@@ -57,17 +58,21 @@ class HotPath:
 
     def __init__(self, app: ASGIApp, hot: Sequence[Resource]) -> None:
         self.app = app
-        self._at: dict[bytes, list[Resource]] = {}
-        """By the part of the path behind the collection: of a route with an id, by what goes before it."""
+        self._at: dict[tuple[str, bytes], Resource] = {}
+        """By the method and what the path has behind the collection."""
+        self._with_id: dict[tuple[str, bytes], Resource] = {}
+        """By the method and what the path has between the collection and the id."""
         for resource in hot:
-            place = resource.path_format.removeprefix(_BEHIND).removesuffix("{id}").encode()
-            self._at.setdefault(place, []).append(resource)
+            place = resource.path_format.removeprefix(_BEHIND)
+            routes = self._with_id if place.endswith("/{id}") else self._at
+            for method in resource.operations:
+                routes[method, place.removesuffix("/{id}").encode()] = resource
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        for resource in self._perhaps(scope):
-            match, found = resource.matches(scope)
-            if match is Match.FULL:
-                scope.update(found)
+        if scope["type"] == "http":
+            resource, params = self._found(scope)
+            if resource is not None:
+                scope["raw_params"] = params
                 try:
                     await resource.handle(scope, receive, send)
                 except Refused as refused:
@@ -75,15 +80,17 @@ class HotPath:
                 return
         await self.app(scope, receive, send)
 
-    def _perhaps(self, scope: Scope) -> Iterable[Resource]:
-        """Those whose path this may be: to try all of them takes longer than to decode a query."""
-        if scope["type"] != "http":
-            return ()
-        parts = (scope.get("raw_path") or scope["path"].encode()).split(b"/", 5)
-        if len(parts) < 5:
-            return ()
-        found = self._at.get(parts[4] if len(parts) == 5 else b"/".join(parts[4:]), [])
-        return found if len(parts) == 5 else (*found, *self._at.get(parts[4] + b"/", ()))
+    def _found(self, scope: Scope) -> tuple[Resource | None, tuple[bytes, ...]]:
+        """By look-up: to match the patterns of all takes longer than to decode a query."""
+        path: bytes = scope.get("raw_path") or quote(scope["path"]).encode("ascii")
+        name, _, place = path[len(_BEFORE) :].partition(b"/")
+        if not name or not path.startswith(_BEFORE):
+            return None, ()
+        resource = self._at.get((scope["method"], place))
+        if resource is not None:
+            return resource, (name,)
+        place, _, id = place.partition(b"/")
+        return (self._with_id.get((scope["method"], place)) if id else None), (name, id)
 
 
 class Application(FastAPI):

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Literal, TypeVar
 
 from starlette.types import Receive, Scope
@@ -22,6 +23,9 @@ T = TypeVar("T")
 HELD = "seedvec.held"
 """Bytes of the request's body that its `Room` has counted."""
 ROOM = "seedvec.room"
+
+
+_HEADERS = "seedvec.headers"
 
 
 class Room:
@@ -48,12 +52,18 @@ class ClientGone(Exception):
     """The client closed the connection before its body was complete: nobody waits for an answer."""
 
 
+def headers(scope: Scope) -> dict[bytes, bytes]:
+    """By their (lower-case) names; of those that come twice the first. Made once: a search asks for four of them."""
+    named: dict[bytes, bytes] | None = scope.get(_HEADERS)
+    if named is None:
+        named = scope[_HEADERS] = dict(reversed(scope["headers"]))
+    return named
+
+
 def header(scope: Scope, name: bytes) -> str | None:
     """The first header of that (lower-case) name, decoded as Latin-1."""
-    for key, value in scope["headers"]:
-        if key == name:
-            return str(value.decode("latin-1"))
-    return None
+    value = headers(scope).get(name)
+    return None if value is None else value.decode("latin-1")
 
 
 def media_type(scope: Scope, npy: bool) -> Media:
@@ -62,10 +72,17 @@ def media_type(scope: Scope, npy: bool) -> Media:
     A body without a Content-Type is refused too: a web page elsewhere may send one across origins without asking,
     and JSON that says so it may not.
     """
-    encoding = header(scope, b"content-encoding")
-    if encoding is not None and encoding.strip().lower() != "identity":
+    named = headers(scope)
+    return _media(named.get(b"content-type"), named.get(b"content-encoding"), npy)
+
+
+@lru_cache(64)
+def _media(content_type: bytes | None, content_encoding: bytes | None, npy: bool) -> Media:
+    """Remembered, as a client sends the same with every request."""
+    if content_encoding is not None and content_encoding.strip().lower() != b"identity":
+        encoding = content_encoding.decode("latin-1")
         raise UnsupportedMediaType(f"Content-Encoding {encoding} is not taken: send the body as it is")
-    given = header(scope, b"content-type")
+    given = None if content_type is None else content_type.decode("latin-1")
     essence, _, parameters = (given or "").partition(";")
     essence = essence.strip().lower()
     if essence == JSON:
@@ -83,8 +100,8 @@ def media_type(scope: Scope, npy: bool) -> Media:
 async def read_body(scope: Scope, receive: Receive, media: Media) -> bytes | bytearray:
     """The whole body, counted while it streams. Raises TooLarge, Malformed (empty), ClientGone."""
     limit = limits.current.json_body_bytes if media == JSON else limits.current.npy_body_bytes
-    length = header(scope, b"content-length")
-    if length is not None and length.isdecimal() and int(length) > limit:
+    length = headers(scope).get(b"content-length", b"")
+    if length.isdigit() and int(length) > limit:
         raise _too_large(media, limit)
     message = await receive()
     if message["type"] == "http.disconnect":

@@ -4,7 +4,7 @@ Vectors go out as the shortest decimals that read back to the same float32, meta
 """
 
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from itertools import pairwise
 from typing import Any
 
@@ -17,24 +17,21 @@ from app.api.bodies import JSON, NPY, NPZ
 from app.api.limits import NPZ_ID_BYTES_MAX
 from app.api.npy import dump
 from app.api.refusals import one
+from app.api.whole import Whole
 from app.engine.errors import OutOfRange
 from app.engine.types import Hits, IdType, Items, SearchAnswer, Vectors
 from seedvec.sparse import SparseRows
 
 _NULL = orjson.Fragment(b"null")
 _JSON_TYPE = (b"content-type", JSON.encode())
-
-
-class _Json(Response):
-    """Starlette's, for bytes of JSON; what it looks at to make its headers takes longer than to make them."""
-
-    def init_headers(self, headers: Mapping[str, str] | None = None) -> None:
-        self.raw_headers = [(b"content-length", b"%d" % len(self.body)), _JSON_TYPE]
+_JSON_LINES = b"content-type: " + JSON.encode() + b"\r\ncontent-length: %b\r\n"
 
 
 def json_response(value: Any, status: int = 200) -> Response:
     """value may hold NumPy arrays (C order, no float16) and `orjson.Fragment`."""
-    return _Json(orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY), status)
+    body = orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
+    length = b"%d" % len(body)
+    return Whole(body, _JSON_LINES % length, [_JSON_TYPE, (b"content-length", length)], status)
 
 
 def printable(vectors: NDArray[Any]) -> NDArray[Any]:

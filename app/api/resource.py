@@ -8,6 +8,7 @@ import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -32,11 +33,12 @@ class Call:
 
     __slots__ = ("_raw_id", "_receive", "engine", "name", "scope", "started")
 
-    def __init__(self, engine: Engine, scope: Scope, receive: Receive, raw_name: bytes, raw_id: bytes) -> None:
+    def __init__(self, engine: Engine, scope: Scope, receive: Receive, name: str, raw_id: bytes) -> None:
+        """raw_id: of a route that has one."""
         self.started = time.perf_counter()
         self.engine = engine
         self.scope = scope
-        self.name = check_name(raw_name.decode("latin-1"))
+        self.name = name
         self._receive = receive
         self._raw_id = raw_id
 
@@ -142,9 +144,9 @@ class Resource(BaseRoute):
         if operation is None:
             raise HTTPException(status_code=405)
         scope["route"] = operation
-        name, *rest = scope["raw_params"]
+        params = scope["raw_params"]
         try:
-            call = Call(self.engine, scope, receive, _plain(name), rest[0] if rest else b"")
+            call = Call(self.engine, scope, receive, _name(params[0]), params[-1])
             require(scope, operation.rights, call.name)
             response = await operation.handler(call)
         except ClientGone:
@@ -152,6 +154,9 @@ class Resource(BaseRoute):
         await response(scope, receive, send)
 
 
-def _plain(raw: bytes) -> bytes:
+@lru_cache(1024)
+def _name(raw: bytes) -> str:
+    """Of a collection. Raises CollectionNotFound, Invalid."""
     # Names are ASCII; one that is percent-encoded needlessly is the same name.
-    return decoded(raw).encode("utf-8", "replace") if b"%" in raw else raw
+    plain = decoded(raw).encode("utf-8", "replace") if b"%" in raw else raw
+    return check_name(plain.decode("latin-1"))

@@ -10,11 +10,12 @@ from msgspec.json import Decoder
 from starlette.responses import Response
 
 from app.api import examples, limits, npy
-from app.api.bodies import NPY, NPZ, Media, off_loop_if_large
+from app.api.bodies import NPY, NPZ, Media
 from app.api.encode import json_response, npz_response, search_value
 from app.api.filter_in import filter_in
 from app.api.ids import check_ids
 from app.api.json_in import decode
+from app.api.limits import SMALL_BODY_BYTES
 from app.api.params_in import params_in
 from app.api.refusals import at_most, many, one
 from app.api.resource import Call, Operation, Resource
@@ -23,7 +24,7 @@ from app.api.seen import count_search, note
 from app.api.sparse_in import refuse_arrays, rows
 from app.api.vectors_in import check_columns
 from app.engine.errors import Fault, Invalid, OutOfRange
-from app.engine.types import EXACTLY, Asked, CollectionSettings, Engine, Id, Include, SearchAnswer, Vectors
+from app.engine.types import EXACTLY, Asked, CollectionSettings, Engine, Id, IdType, Include, SearchAnswer, Vectors
 
 _SEARCH = Decoder(SearchBody)
 _ROW = re.compile(r"vector(?:s\[(\d+)\])?")
@@ -57,8 +58,9 @@ async def search(call: Call) -> Response:
     settings = call.settings()
     query = call.query(SearchQuery) if call.scope["query_string"] else None
     media, body = await call.body(npy=True)
-    given = await off_loop_if_large(len(body), lambda: parse(media, body, query, settings))
-    return await _answer(call, given)
+    if len(body) <= SMALL_BODY_BYTES:
+        return await _answer(call, parse(media, body, query, settings))
+    return await _answer(call, await asyncio.to_thread(parse, media, body, query, settings))
 
 
 async def neighbors(call: Call) -> Response:
@@ -115,7 +117,7 @@ def _asked(given: SearchBody | SearchQuery) -> Asked:
         None if given.params is UNSET else params_in(given.params),
         None if isinstance(given.max_distance, UnsetType) else given.max_distance,
         _METADATA if isinstance(given.include, UnsetType) else frozenset(given.include),
-        filter_in(given.filter),
+        None if given.filter is UNSET else filter_in(given.filter),
         given.explain,
         time.monotonic() + (limits.current.search_timeout_s if given.timeout_ms is UNSET else given.timeout_ms / 1000),
     )
@@ -123,13 +125,13 @@ def _asked(given: SearchBody | SearchQuery) -> Asked:
 
 def _recall(given: SearchBody | SearchQuery) -> float | None:
     """None: as the collection promises, or as `params` find. Raises Invalid where more than one way is asked for."""
+    if given.params is UNSET and not given.exact:
+        return None if isinstance(given.recall, UnsetType) else given.recall
     ways = [name for name in ("recall", "exact", "params") if getattr(given, name) not in (UNSET, False)]
     if len(ways) > 1:
         faults = [Fault(way, f"goes without {' and '.join(w for w in ways if w != way)}") for way in ways]
         raise many(Invalid, faults, len(faults), "give at most one of recall, exact and params")
-    if given.exact:
-        return EXACTLY
-    return None if isinstance(given.recall, UnsetType) else given.recall
+    return EXACTLY if given.exact else None
 
 
 async def _answer(call: Call, given: Search) -> Response:
@@ -145,14 +147,18 @@ async def _answer(call: Call, given: Search) -> Response:
     # Asked for after the search: a first write meanwhile may have fixed the type of the very ids that were found.
     id_type = call.settings().id_type if arrays else "auto"
 
-    def build() -> Response:
-        if arrays:
-            return npz_response(answer, given.asked.k, id_type)
-        return json_response(search_value(answer, given.several, took_s))
-
+    build = _arrays if arrays else _json
     if len(answer.hits.distances) > _HITS_INLINE:
-        return await asyncio.to_thread(build)
-    return build()
+        return await asyncio.to_thread(build, answer, given, id_type, took_s)
+    return build(answer, given, id_type, took_s)
+
+
+def _json(answer: SearchAnswer, given: Search, id_type: IdType, took_s: float) -> Response:
+    return json_response(search_value(answer, given.several, took_s))
+
+
+def _arrays(answer: SearchAnswer, given: Search, id_type: IdType, took_s: float) -> Response:
+    return npz_response(answer, given.asked.k, id_type)
 
 
 def _for_arrays(asked: Asked) -> Asked:

@@ -37,6 +37,7 @@ slow = logging.getLogger("seedvec.slow")
 _STATUSES: Final = ("gone", "1xx", "2xx", "3xx", "4xx", "5xx")
 _METHODS: Final = ("GET", "PUT", "POST", "PATCH", "DELETE", "HEAD", "OPTIONS")
 _STAGES: Final = tuple(SEARCH_SECONDS.at(stage).slot for stage in STAGES)
+_SINGLE: Final = SEARCH_QUERIES.bucket(1)
 _EXACT, _EXPECTED, _UNKNOWN = (SEARCHES.at(known) for known in ("exact", "expected", "unknown"))
 
 
@@ -71,12 +72,15 @@ def count_search(queries: int, answer: SearchAnswer) -> None:
     """A search that was answered. One turn of the lock for all that is counted of it."""
     expected = answer.expected_recall
     known = _EXACT if answer.exact else _UNKNOWN if expected is None else _EXPECTED
-    size = SEARCH_QUERIES.bucket(queries)
+    size = _SINGLE if queries == 1 else SEARCH_QUERIES.bucket(queries)
     with MINE.lock:
         slots = MINE.slots
         for slot, seconds in zip(_STAGES, answer.stages, strict=True):
-            slots[slot] += seconds
-            slots[slot + 1 + bisect_left(STAGE_S, seconds)] += 1.0
+            if seconds:
+                slots[slot] += seconds
+                slots[slot + 1 + bisect_left(STAGE_S, seconds)] += 1.0
+            else:  # half of them
+                slots[slot + 1] += 1.0
         slots[SEARCH_QUERIES.slot] += queries
         slots[size] += 1.0
         slots[known.slot] += 1.0

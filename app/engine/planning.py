@@ -15,6 +15,8 @@ from index.stored import ExactSearch, Searcher
 
 MAX_DROPPED_SHARE = 0.05
 """Above it the calibration speaks of another collection: no recall is claimed."""
+LOOP_US = 2_000.0
+"""Searches cheaper than this run inside the event loop: handing them to a thread costs more than they do."""
 MAX_PLANS = 64
 """Plans kept with a view: clients ask for few different k and recalls."""
 

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from app.engine import errors, intake, planning, search, search_params
+from app.engine import errors, intake, plain, planning, search, search_params
 from app.engine.collection import Collection
 from app.engine.errors import Fault
 from app.engine.explain import Watch, explain
@@ -26,8 +26,6 @@ from seedvec.filters.ast import Filter
 from seedvec.filters.row import compile_row, decode
 from seedvec.sparse import SparseRows
 
-LOOP_US = 2_000.0
-"""Searches cheaper than this run inside the event loop: handing them to a thread costs more than they do."""
 LOOP_ROWS = 500_000
 """Over so many rows a filter's bitmap takes up to milliseconds."""
 TRIES = 4
@@ -84,6 +82,9 @@ async def find(c: Collection, queries: Vectors, asked: Asked) -> SearchAnswer:
     prepared = intake.check_query(queries, c.view().settings)
     if asked.filter is None and not isinstance(prepared, SparseRows):
         c.sample.note(prepared)
+        found = plain.answer(c.view(), prepared, asked) if len(prepared) == 1 else None
+        if found is not None:
+            return found
     return await _find(c, prepared, asked, 0)
 
 
@@ -125,7 +126,7 @@ async def _run(
 ) -> search.Results:
     """Raises DeadlineExceeded, Overloaded."""
     cost_us = plan.cost_us * len(queries)
-    if cost_us > LOOP_US and search.is_joinable(plan, queries):
+    if cost_us > planning.LOOP_US and search.is_joinable(plan, queries):
 
         def all_of(several: Sequence[search.Wanted]) -> list[search.Results]:
             return search.run_together(view, plan, several, k)
@@ -133,7 +134,7 @@ async def _run(
         # The plan was made for this view, and stays as long as this function does: no other has its id.
         wanted = search.Wanted(queries, deadline)
         return await c.beside_the_loop_with_others((id(plan), k), wanted, all_of, cost_us, deadline)
-    if cost_us > LOOP_US:
+    if cost_us > planning.LOOP_US:
         return await c.beside_the_loop(lambda: search.run(view, plan, queries, k, deadline), cost_us, deadline)
     return search.run(view, plan, queries, k, deadline)
 

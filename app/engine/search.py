@@ -73,14 +73,16 @@ def run(view: View, search: SearchPlan, queries: Any, k: int, deadline: float = 
         took.append(Took(step, (time.perf_counter() - begun) * 1000, hits.exact, dict(hits.params or {})))
     exact = all(t.exact for t in took)
     begun = time.perf_counter()
-    merged = _merge(view, found, k) if len(queries) == 1 else ranked(view, found, len(queries), k)
+    together = merged(view, found, k) if len(queries) == 1 else ranked(view, found, len(queries), k)
     merge_ms = (time.perf_counter() - begun) * 1000
     if exact:
-        return Results(merged, tuple(took), True, 1.0, None, merge_ms)
+        return Results(together, tuple(took), True, 1.0, None, merge_ms)
     expected = search.expected_recall
-    if expected is not None and _are_unlike(search, found, queries):
+    if expected is not None and any(
+        are_unlike(step, hits, queries) for step, (_, hits) in zip(search.steps, found, strict=True)
+    ):
         expected = None
-    return Results(merged, tuple(took), False, expected, search.calibrated_on, merge_ms)
+    return Results(together, tuple(took), False, expected, search.calibrated_on, merge_ms)
 
 
 def is_joinable(plan: SearchPlan, queries: Any) -> bool:
@@ -100,26 +102,25 @@ def run_together(view: View, search: SearchPlan, wanted: Sequence[Wanted], k: in
     ]
 
 
-def _are_unlike(search: SearchPlan, found: list[tuple[int | None, Found]], queries: NDArray[np.float32]) -> bool:
+def are_unlike(step: Step, hits: Found, queries: NDArray[np.float32]) -> bool:
     """Whether the queries lie farther off than nearly all those that recall was measured with, by what was found."""
-    for step, (_, hits) in zip(search.steps, found, strict=True):
-        if step.reach is None or hits.exact or hits.distances.shape[1] < step.reach[0]:
-            continue
-        place, within = step.reach
-        kth = hits.distances[:, place - 1]
-        if beyond(step.exact.vectors.metric, queries, kth, within) > MAX_UNLIKE_SHARE * len(queries):
-            return True
-    return False
+    if step.reach is None or hits.exact:
+        return False
+    place, within = step.reach
+    if hits.distances.shape[1] < place:
+        return False
+    kth = hits.distances[:, place - 1]
+    return beyond(step.exact.vectors.metric, queries, kth, within) > MAX_UNLIKE_SHARE * len(queries)
 
 
-def _merge(view: View, found: list[tuple[int | None, Found]], k: int) -> Ranked:
+def merged(view: View, found: list[tuple[int | None, Found]], k: int) -> Ranked:
     """As `ranked`, of a single query, with a third of the calls of NumPy."""
     hits = [_there(part, f) for part, f in found]
     if len(hits) == 1:
         group, distances = hits[0]
         places = Places(view, len(distances), (group,))
     else:
-        places, distances = _merged(view, [h for h in hits if len(h[1])], k)
+        places, distances = _put_in_order(view, [h for h in hits if len(h[1])], k)
     ids = places.ids()
     # Hits come by (distance, id). Here they are by distance, with all that tie with the k-th.
     if _some_tie(distances):
@@ -145,7 +146,9 @@ def _there(part: int | None, found: Found) -> tuple[Group, NDArray[np.float32]]:
     return Group(part, rows, None), distances
 
 
-def _merged(view: View, hits: list[tuple[Group, NDArray[np.float32]]], k: int) -> tuple[Places, NDArray[np.float32]]:
+def _put_in_order(
+    view: View, hits: list[tuple[Group, NDArray[np.float32]]], k: int
+) -> tuple[Places, NDArray[np.float32]]:
     """The k nearest of all parts in order of distance, and all that tie with the k-th."""
     if not hits:
         return Places(view, 0, ()), np.empty(0, np.float32)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from app.engine import bulk, reading
+from app.engine import bulk, planning, reading
 from app.engine.errors import IdempotencyMismatch
 from app.engine.types import EXACTLY, Asked, Idempotency
 from tests.engine.filter_judge import at_rest, matching, parsed
@@ -132,7 +132,7 @@ def test_the_same_key_is_answered_once(rig: Rig, bulk_write: str) -> None:
 @pytest.mark.parametrize("times", [1, 2, reading.TRIES])
 def test_a_hit_matches_what_is_shown(rig: Rig, monkeypatch: pytest.MonkeyPatch, times: int) -> None:
     """It is patched after it was found, and before its metadata is read, as often as the search is tried again."""
-    monkeypatch.setattr(reading, "LOOP_US", -1.0)
+    monkeypatch.setattr(planning, "LOOP_US", -1.0)
     put(rig, list(range(12)))
     rig.seal()
     outs = [lambda id_=id_: rig.patch(id_, {"odd": False}) and None for id_ in (1, 3, 5, 7)[:times]]

@@ -94,7 +94,7 @@ def test_a_batch_of_an_empty_view(rig: Rig) -> None:
 
 def test_searches_that_wait_together_are_answered_as_alone(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of one query and of several, for one k and another; the metadata, too, are each one's own."""
-    monkeypatch.setattr(reading, "LOOP_US", 0.0)
+    monkeypatch.setattr(planning, "LOOP_US", 0.0)
     gate, together = threading.Event(), []
     run = search.run_together
 
