@@ -6,11 +6,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from storage import errors
-from storage.catalogue import SegmentRow, read_state
+from storage.catalogue import NOT_CLAIMED, SegmentRow, read_state
 from storage.database import Database
 
 IN_ONE_QUERY = 100
 """Keys looked up by one statement; each number of keys is a statement that SQLite has to keep prepared."""
+_ITEM = (
+    f"SELECT key, (SELECT json FROM metadata WHERE metadata.key = items.key) FROM items WHERE id = ? AND {NOT_CLAIMED}"
+)
 
 
 def has_metadata(db: Database) -> bool:
@@ -64,6 +67,16 @@ def read_metadata(db: Database, keys: list[int]) -> dict[int, bytes]:
         # One statement for all: run key by key, ten cost four times as much.
         rows = db.execute(f"SELECT key, json FROM metadata WHERE key IN ({','.join('?' * len(keys))})", tuple(keys))
     return _whole(db, rows)
+
+
+def find_item(db: Database, id_: Any) -> tuple[int, bytes | None] | None:
+    """Key and metadata of an item; None: it is not there. In one reading of the catalogue, of which each takes and
+    gives back a lock. The table must exist (the id type is fixed)."""
+    row = db.one(_ITEM, (id_,))
+    if row is None:
+        return None
+    key, json = row
+    return (key, None) if json is None else (key, _whole(db, [(key, json)])[key])
 
 
 def _whole(db: Database, rows: Any) -> dict[int, bytes]:

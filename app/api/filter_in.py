@@ -14,7 +14,7 @@ CACHE_BYTES = 32 * 2**20
 """Memory that kept filters may take in one worker: three of the largest $in, or tens of thousands of usual ones."""
 _BYTES_PER_BYTE = 12
 """What a byte of a long $in becomes at most (measured: 6 for ints, 11 for short strings that are not ASCII)."""
-_BYTES_PER_CONDITION = 300
+_BYTES_PER_CONDITION = 320
 
 EVERYTHING = parse_value({})
 

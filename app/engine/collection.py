@@ -28,7 +28,7 @@ from app.engine.writer import Writer
 from seedvec.sparse import SparseRows
 from storage import atomic, catalogue
 from storage import errors as below
-from storage.documents import read_metadata
+from storage.documents import find_item, read_metadata
 from storage.layout import SEGMENTS_NAME
 from storage.writes import Batch, SealedRows, Turn, reserve_ids, reserve_seq
 
@@ -358,6 +358,14 @@ class Collection:
             return {}
         intake.check_id_type(ids, settings.id_type, lambda i: f"ids[{i}]" if len(ids) > 1 else "id")
         return self._telling(lambda: catalogue.find_keys(self.follower.db, ids))
+
+    def item_of(self, id_: Any) -> tuple[int, bytes | None] | None:
+        """Key and metadata of an item, None where it is not there. Raises IdTypeMismatch."""
+        settings = self.view().settings
+        if settings.id_type == "auto":
+            return None
+        intake.check_id_type([id_], settings.id_type, lambda i: "id")
+        return self._telling(lambda: find_item(self.follower.db, id_))
 
     def metadata_of(self, keys: list[int]) -> dict[int, bytes]:
         return self._telling(lambda: read_metadata(self.follower.db, keys))

@@ -1,6 +1,7 @@
-"""The plainest search, on a way of its own: one query, no filter, of a view in which one index knows every row.
+"""The plainest search and the plainest fetch, on ways of their own: one query, no filter, of a view in which one index
+knows every row; and one item.
 
-It is what nearly all searches are. The general way (`reading.py`, `search.py`) brings several parts, queries and wishes
+It is what nearly all requests are. The general way (`reading.py`, `search.py`) brings several parts, queries and wishes
 together; around a single index its steps were a fifth of what a search costs.
 """
 
@@ -10,9 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.engine import planning
+from app.engine.collection import Collection
+from app.engine.places import locate
 from app.engine.search import FEW_HITS, are_unlike, merged
 from app.engine.search_queue import too_late
-from app.engine.types import Asked, Hits, Include, Items, SearchAnswer
+from app.engine.types import Asked, Hits, Id, Include, Items, SearchAnswer
 from app.engine.view import View
 
 
@@ -47,6 +50,20 @@ def answer(view: View, query: NDArray[np.float32], asked: Asked) -> SearchAnswer
     if expected is not None and are_unlike(step, found, query):
         expected = None
     return SearchAnswer(hits, False, expected, search.calibrated_on, None, stages)
+
+
+def item(c: Collection, id_: Id, include: Include) -> Items | None:
+    """As `reading.fetch` answers for one id. None: it is not there, or not in the view. Raises IdTypeMismatch."""
+    view = c.view()
+    found = None if view.settings.sparse else c.item_of(id_)
+    place = None if found is None else locate(view, found[0])
+    if found is None or place is None:
+        return None
+    part, row = place
+    vectors = (view.pending if part is None else view.parts[part].segment).vectors.rows
+    return Items(
+        [id_], vectors[row : row + 1] if "vector" in include else None, [found[1]] if "metadata" in include else None
+    )
 
 
 def _is_bare(view: View, include: Include) -> bool:

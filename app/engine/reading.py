@@ -256,6 +256,9 @@ def fetch(c: Collection, ids: list[Any], include: Include) -> tuple[Items, list[
         items = items_at(c, Places.of(view, [found[id_] for id_ in there]), there, include)
         return items, [id_ for id_ in ids if id_ not in found]
 
+    single = plain.item(c, ids[0], include) if len(ids) == 1 else None
+    if single is not None:
+        return single, []
     return _at_one_moment(c, act)
 
 

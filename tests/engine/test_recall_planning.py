@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from app.engine import errors, planning, reading, search, search_params
+from app.engine import errors, plain, planning, reading, search, search_params
 from app.engine.collection import Collection
 from app.engine.filters.parse import parse
 from app.engine.planning import MAX_PLANS, SearchPlan
@@ -124,6 +124,21 @@ def test_more_recall_costs_more_and_is_found(rig: Rig, k: int) -> None:
     for plan, recall in zip(plans, (0.7, 0.9, 0.97), strict=True):
         assert plan.expected_recall is not None and plan.expected_recall >= recall
         assert measured(view, plan, k) >= recall - 0.02
+
+
+@pytest.mark.parametrize("recall", [0.9, 0.97])
+def test_the_plainest_search_finds_and_claims_what_the_general_one_does(rig: Rig, recall: float) -> None:
+    view = opened(rig).view()
+    plan = planning.plan(view, 10, recall)
+    claimed = set()
+    for query in (*queries(30), *(10 * queries(3))):
+        found = plain.answer(view, query[None], Asked(10, recall, include=frozenset()))
+        general = search.run(view, plan, query[None], 10)
+        assert found is not None and found.hits.items.ids == general.hits.ids
+        assert found.hits.distances.tolist() == general.hits.distances.tolist()
+        assert found[1:4] == (general.exact, general.expected_recall, general.calibrated_on)
+        claimed.add(found.expected_recall)
+    assert claimed == {plan.expected_recall, None}, "of queries far from the data nothing is known"
 
 
 def test_the_collections_recall_is_what_is_asked_for_unless_said_otherwise(rig: Rig) -> None:
