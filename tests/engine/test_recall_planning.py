@@ -90,7 +90,7 @@ def queries(n: int) -> NDArray[np.float32]:
     return drawn(np.random.default_rng(77), n)
 
 
-def measured(view: View, plan: SearchPlan, k: int, n: int = 200) -> float:
+def measured(view: View, plan: SearchPlan, k: int, n: int = 1000) -> float:
     """Recall@k by distance against the exact search."""
     asked = queries(n)
     truth = search.run(view, planning.plan(view, k, EXACTLY), asked, k)
