@@ -21,7 +21,7 @@ from index.probing import Lists, Near, Probing, as_near, nearest_rows
 
 NPROBE = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048)
 NPROBE_APART = 1.4
-RERANK, RERANK_MANY, MANY = (4, 8, 16, 32, 64, 128, 256), (1, 2, 4, 8, 16, 32), 100
+RERANK, RERANK_MANY, MANY = (2, 4, 8, 16, 32, 64, 128, 256), (1, 2, 4, 8, 16, 32), 100
 """From k = MANY on re-ranking is most of the price: where it was chosen in steps of 4, a search for 100 out of a
 million cost half as much again."""
 MOST_CANDIDATES = 8192

@@ -26,10 +26,10 @@ asks each of them the same queries."""
 TIMED = {1: 16, 10: 16, 100: 12, 1000: 5}
 TIMED_AGAIN = 2
 """Times as many queries time a point that was chosen."""
-STEP, BEYOND, STEP_BEYOND = 1.12, 0.996, 1.5
+STEP, BEYOND, STEP_BEYOND = 1.1, 0.996, 1.5
 """Times as much as a point that was left out, the next may cost: nobody is to pay for much more than what was asked
 for. They lie farther apart beyond what is sure to be certified for 0.99."""
-ASKED_FOR, FARTHER, FARTHER_BY = 0.9925, 5, 1.6
+ASKED_FOR, FARTHER, FARTHER_BY = 0.9925, 7, 1.4
 """0.99 and its margin. Where the dearest point is certified for less, so many more are tried, each by so much: else
 the exact search would have to answer."""
 CHOICE = 0.5
@@ -104,8 +104,9 @@ def _chosen(index: Searching, group: Group, progress: Progress) -> list[Params]:
 
 def _measured(index: Searching, group: Group, progress: Progress) -> dict[Place, Point]:
     """A family is left where its recall is `ENOUGH` or stops rising, and the next begins where that one came near its
-    best: what lies further down, the earlier family reaches more cheaply. One that finds hardly more than the last with
-    any of its steps is itself the last. So not half of the settings are measured."""
+    best: what lies further down, the earlier family reaches more cheaply. The last is one that finds enough, or hardly
+    more with any of its steps than the last but one: few queries may well miss what a single family adds. So not half
+    of the settings are measured."""
     families = index.families(group.k)
     grid: dict[Place, Point] = {}
     begin = 0
@@ -115,8 +116,9 @@ def _measured(index: Searching, group: Group, progress: Progress) -> dict[Place,
         grid |= {(i, step): point for step, point in points.items()}
         most = max(point.recall for point in points.values())
         begin = next(step for step, point in points.items() if point.recall >= FAMILY_FROM * most)
-        before = {step: grid[i - 1, step] for step in points if (i - 1, step) in grid}
-        if before and not any(_rises(point.recall, points[step].recall) for step, point in before.items()):
+        before = {step: grid[i - 2, step] for step in points if (i - 2, step) in grid}
+        deeper = not before or any(_rises(point.recall, points[step].recall) for step, point in before.items())
+        if most >= ENOUGH or not deeper:
             break
     return grid
 
@@ -125,8 +127,9 @@ def _family(index: Searching, group: Group, family: Sequence[Params], progress: 
     points: list[Point] = []
     for i, params in enumerate(family):
         progress(i / len(family))
-        points.append(Point(params, float(shares_found(index, group, params).mean()), 0.0, 0.0))
-        recall = points[-1].recall
+        # A mean that is enough must not miss it by its last bit: the next step may take longer than all before.
+        recall = round(float(shares_found(index, group, params).mean()), 6)
+        points.append(Point(params, recall, 0.0, 0.0))
         if recall >= ENOUGH or (recall > USEFUL and len(points) > 1 and not _rises(points[-2].recall, recall)):
             break
     return points
@@ -146,11 +149,13 @@ def _useful(points: Sequence[Point]) -> list[Point]:
 
 
 def thinned(points: Iterable[Point]) -> list[Point]:
-    """Of a front, those worth certifying: whoever would have taken one left out pays at most a step for more."""
+    """Of a front, those worth certifying: whoever would have taken one left out pays at most a step for more. And the
+    cheapest, for who asks for little."""
+    falling = sorted(points, key=lambda p: -p.cost_us)
     out: list[Point] = []
-    for point in sorted(points, key=lambda p: -p.cost_us):
+    for point in falling:
         step = STEP_BEYOND if point.recall >= BEYOND else STEP
-        if not out or point.cost_us * step < out[-1].cost_us:
+        if not out or point is falling[-1] or point.cost_us * step < out[-1].cost_us:
             out.append(point)
     return out[::-1]
 

@@ -18,7 +18,7 @@ PLACES = [(i, j) for i in range(len(DEPTHS)) for j in range(len(PROBES))]
 
 def found_with(params: Params) -> float:
     """As lists behave: what few of them miss, and what few candidates do, adds up."""
-    return 1 - 0.9 * params["nprobe"] ** -0.9 - 0.25 * params["rerank"] ** -1.0
+    return 1 - 0.9 * float(params["nprobe"]) ** -0.9 - 0.25 / params["rerank"]
 
 
 def at(place: Place, recall: float | None = None) -> Point:
