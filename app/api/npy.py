@@ -34,6 +34,8 @@ def parse(body: bytes | bytearray) -> NDArray[Any]:
         raise one(Invalid, "shape", f"{shape} holds no vector")
     flat = np.frombuffer(body, dtype=dtype, count=count, offset=start)
     array = flat.reshape(shape, order="F" if fortran else "C")
+    if dtype.isnative and not fortran and flat.flags.aligned:
+        return array
     # Everything after this reads rows: one conversion here, off the event loop, where the body is not that already.
     return np.require(array, dtype=dtype.newbyteorder("="), requirements=("C", "A"))
 
