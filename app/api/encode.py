@@ -3,7 +3,6 @@
 Vectors go out as the shortest decimals that read back to the same float32, metadata byte for byte as it is stored.
 """
 
-import io
 from collections.abc import Iterable
 from itertools import pairwise
 from typing import Any
@@ -13,6 +12,7 @@ import orjson
 from numpy.typing import NDArray
 from starlette.responses import Response
 
+from app.api import npz
 from app.api.bodies import JSON, NPY, NPZ
 from app.api.limits import NPZ_ID_BYTES_MAX
 from app.api.npy import dump
@@ -23,15 +23,17 @@ from app.engine.types import Hits, IdType, Items, SearchAnswer, Vectors
 from seedvec.sparse import SparseRows
 
 _NULL = orjson.Fragment(b"null")
-_JSON_TYPE = (b"content-type", JSON.encode())
-_JSON_LINES = b"content-type: " + JSON.encode() + b"\r\ncontent-length: %b\r\n"
 
 
 def json_response(value: Any, status: int = 200) -> Response:
     """value may hold NumPy arrays (C order, no float16) and `orjson.Fragment`."""
-    body = orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
-    length = b"%d" % len(body)
-    return Whole(body, _JSON_LINES % length, [_JSON_TYPE, (b"content-length", length)], status)
+    return _whole(orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY), JSON, status)
+
+
+def _whole(body: bytes, media: str, status: int = 200) -> Response:
+    kind, length = media.encode("ascii"), b"%d" % len(body)
+    lines = b"content-type: %b\r\ncontent-length: %b\r\n" % (kind, length)
+    return Whole(body, lines, [(b"content-type", kind), (b"content-length", length)], status)
 
 
 def printable(vectors: NDArray[Any]) -> NDArray[Any]:
@@ -94,7 +96,7 @@ def search_value(answer: SearchAnswer, several: bool, took_s: float) -> dict[str
 
 
 def npy_response(array: NDArray[Any]) -> Response:
-    return Response(dump(array), media_type=NPY)
+    return _whole(dump(array), NPY)
 
 
 def npz_response(answer: SearchAnswer, k: int, id_type: IdType) -> Response:
@@ -108,9 +110,7 @@ def npz_response(answer: SearchAnswer, k: int, id_type: IdType) -> Response:
     distances = np.full(filled.shape, np.inf, np.float32)
     distances[filled] = hits.distances
     ids = _str_ids(hits.items.ids, filled) if id_type == "str" else _int_ids(hits.items.ids, filled)
-    out = io.BytesIO()
-    np.savez(out, ids=ids, distances=distances)
-    return Response(out.getvalue(), media_type=NPZ)
+    return _whole(npz.dump({"ids": ids, "distances": distances}), NPZ)
 
 
 def _filled(starts: list[int], k: int) -> NDArray[np.bool_]:
