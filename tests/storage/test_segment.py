@@ -61,14 +61,20 @@ def test_h5py_a_memory_map_and_the_reader_see_the_same(tmp_path: Path, ids: Any,
     assert (written.bytes, written.xxh3) == file_xxh3(path) == (path.stat().st_size, written.xxh3)
 
 
-def test_a_file_that_goes_while_it_is_opened_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A reader tells by the name whether it is still the same file that is gone."""
+@pytest.mark.parametrize("late", [False, True])
+def test_a_file_that_goes_while_it_is_opened_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, late: bool
+) -> None:
+    """A reader tells by the name whether it is still the same file that is gone. late: HDF5 had opened it already, and
+    cannot ask about it any more."""
     path = tmp_path / "s.h5"
     write(path)
     opened = h5py.File
 
     def takes_it_away(*args: Any, **options: Any) -> h5py.File:
         path.unlink()
+        if late:
+            raise OSError("Unable to synchronously open file (can't retrieve stat info for file)")
         return opened(*args, **options)
 
     monkeypatch.setattr(h5py, "File", takes_it_away)
