@@ -17,7 +17,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from app.api.problems import MEDIA_TYPE, TABLE, plain_problem
 from app.api.request_ids import new_request_id
-from app.api.whole import WHOLE
+from app.api.whole import WHOLE, Headers
 from app.one_write import OneWrite
 
 LOOK_S = 1.0
@@ -182,20 +182,20 @@ def make_room(connections: Iterable[DealtProtocol]) -> None:
         connection.transport.close()
 
 
-def write_whole(cycle: RequestResponseCycle, status: int, lines: bytes, body: bytes) -> bool:
-    """A whole answer to uvicorn's request, as its `send` would write it, past its look at every header. lines: of the
-    headers, each with its end; they are ours, and well formed. False: it has to wait for the client to read, or is
-    none of the common kind: `send` knows what to do."""
+def write_whole(cycle: RequestResponseCycle, status: int, headers: Headers, body: bytes) -> bool:
+    """A whole answer to uvicorn's request, as its `send` would write it, past its look at every header: these are ours,
+    and well formed. False: it has to wait for the client to read, or is none of the common kind: `send` knows what to
+    do."""
     if cycle.flow.write_paused or cycle.disconnected or cycle.response_started or len(body) > SMALL:
         return False
     if cycle.scope["method"] == "HEAD":
         return False
     cycle.response_started = cycle.response_complete = True
     cycle.waiting_for_100_continue = False
-    head = STATUS_LINE[status]
-    for header in cycle.default_headers:
-        head += b"%b: %b\r\n" % header
-    cycle.transport.write(b"%b%b%b\r\n%b" % (head, lines, b"" if cycle.keep_alive else b"connection: close\r\n", body))
+    lines = [b"%b: %b\r\n" % header for header in (*cycle.default_headers, *headers)]
+    if not cycle.keep_alive:
+        lines.append(b"connection: close\r\n")
+    cycle.transport.write(b"".join((STATUS_LINE[status], *lines, b"\r\n", body)))
     cycle.message_event.set()
     if not cycle.keep_alive:
         cycle.transport.close()

@@ -280,7 +280,7 @@ def _parse(path: Path, size: int) -> tuple[_Header, dict[str, Extent]]:
     except Exception as e:  # h5py raises OSError, KeyError, RuntimeError, ValueError, … on damaged headers
         if not path.exists():
             # HDF5 asks about the file by its name once more after it has opened it: that fails otherwise.
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), os.fspath(path)) from e
+            raise FileNotFoundError from e
         raise SegmentError(f"{path}: HDF5 cannot read it: {e}") from e
 
 

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from fastapi import APIRouter, FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -23,7 +22,7 @@ from app.api.openapi import document
 from app.api.problems import on_http_exception, on_refused, on_validation, refusal_response, request_id
 from app.api.rates import Rates
 from app.api.request_ids import RequestIds
-from app.api.resource import Resource
+from app.api.resource import Resource, raw_path
 from app.api.seen import Seen, Traces, route_series
 from app.engine.errors import Refused
 from app.engine.types import Engine
@@ -46,7 +45,7 @@ _ABOUT = (
 )
 _BEHIND = "/v1/collections/{collection}/"
 """What the path of every hot route begins with."""
-_BEFORE = b"/v1/collections/"
+_BEFORE = _BEHIND.partition("{")[0].encode()
 
 
 class HotPath:
@@ -82,7 +81,7 @@ class HotPath:
 
     def _found(self, scope: Scope) -> tuple[Resource | None, tuple[bytes, ...]]:
         """By look-up: to match the patterns of all takes longer than to decode a query."""
-        path: bytes = scope.get("raw_path") or quote(scope["path"]).encode("ascii")
+        path = raw_path(scope)
         name, _, place = path[len(_BEFORE) :].partition(b"/")
         if not name or not path.startswith(_BEFORE):
             return None, ()

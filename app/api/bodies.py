@@ -23,9 +23,8 @@ T = TypeVar("T")
 HELD = "seedvec.held"
 """Bytes of the request's body that its `Room` has counted."""
 ROOM = "seedvec.room"
-
-
 _HEADERS = "seedvec.headers"
+"""What `headers` has made."""
 
 
 class Room:

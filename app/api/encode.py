@@ -31,9 +31,7 @@ def json_response(value: Any, status: int = 200) -> Response:
 
 
 def _whole(body: bytes, media: str, status: int = 200) -> Response:
-    kind, length = media.encode("ascii"), b"%d" % len(body)
-    lines = b"content-type: %b\r\ncontent-length: %b\r\n" % (kind, length)
-    return Whole(body, lines, [(b"content-type", kind), (b"content-length", length)], status)
+    return Whole(body, [(b"content-type", media.encode("ascii")), (b"content-length", b"%d" % len(body))], status)
 
 
 def printable(vectors: NDArray[Any]) -> NDArray[Any]:

@@ -119,6 +119,12 @@ class Operation:
     rights: Rights = "write"
 
 
+def raw_path(scope: Scope) -> bytes:
+    """As the client wrote it, percent-encoded; of a server that does not say, encoded anew."""
+    raw: bytes | None = scope.get("raw_path")
+    return quote(scope["path"]).encode("ascii") if raw is None else raw
+
+
 class Resource(BaseRoute):
     """A path with `{collection}` and perhaps a last `{id}`, which may hold slashes."""
 
@@ -132,8 +138,7 @@ class Resource(BaseRoute):
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         if scope["type"] != "http":
             return Match.NONE, {}
-        raw = scope.get("raw_path")
-        found = self._match(raw if raw is not None else quote(scope["path"]).encode("ascii"))
+        found = self._match(raw_path(scope))
         if found is None:
             return Match.NONE, {}
         child: Scope = {"raw_params": found.groups(b"")}

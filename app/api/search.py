@@ -10,12 +10,11 @@ from msgspec.json import Decoder
 from starlette.responses import Response
 
 from app.api import examples, limits, npy
-from app.api.bodies import NPY, NPZ, Media
+from app.api.bodies import NPY, NPZ, Media, off_loop_if_large
 from app.api.encode import json_response, npz_response, search_value
 from app.api.filter_in import filter_in
 from app.api.ids import check_ids
 from app.api.json_in import decode
-from app.api.limits import SMALL_BODY_BYTES
 from app.api.params_in import params_in
 from app.api.refusals import at_most, many, one
 from app.api.resource import Call, Operation, Resource
@@ -24,7 +23,7 @@ from app.api.seen import count_search, note
 from app.api.sparse_in import refuse_arrays, rows
 from app.api.vectors_in import check_columns
 from app.engine.errors import Fault, Invalid, OutOfRange
-from app.engine.types import EXACTLY, Asked, CollectionSettings, Engine, Id, IdType, Include, SearchAnswer, Vectors
+from app.engine.types import EXACTLY, Asked, CollectionSettings, Engine, Id, Include, SearchAnswer, Vectors
 
 _SEARCH = Decoder(SearchBody)
 _ROW = re.compile(r"vector(?:s\[(\d+)\])?")
@@ -58,9 +57,8 @@ async def search(call: Call) -> Response:
     settings = call.settings()
     query = call.query(SearchQuery) if call.scope["query_string"] else None
     media, body = await call.body(npy=True)
-    if len(body) <= SMALL_BODY_BYTES:
-        return await _answer(call, parse(media, body, query, settings))
-    return await _answer(call, await asyncio.to_thread(parse, media, body, query, settings))
+    given = await off_loop_if_large(len(body), lambda: parse(media, body, query, settings))
+    return await _answer(call, given)
 
 
 async def neighbors(call: Call) -> Response:
@@ -147,18 +145,14 @@ async def _answer(call: Call, given: Search) -> Response:
     # Asked for after the search: a first write meanwhile may have fixed the type of the very ids that were found.
     id_type = call.settings().id_type if arrays else "auto"
 
-    build = _arrays if arrays else _json
+    def build() -> Response:
+        if arrays:
+            return npz_response(answer, given.asked.k, id_type)
+        return json_response(search_value(answer, given.several, took_s))
+
     if len(answer.hits.distances) > _HITS_INLINE:
-        return await asyncio.to_thread(build, answer, given, id_type, took_s)
-    return build(answer, given, id_type, took_s)
-
-
-def _json(answer: SearchAnswer, given: Search, id_type: IdType, took_s: float) -> Response:
-    return json_response(search_value(answer, given.several, took_s))
-
-
-def _arrays(answer: SearchAnswer, given: Search, id_type: IdType, took_s: float) -> Response:
-    return npz_response(answer, given.asked.k, id_type)
+        return await asyncio.to_thread(build)
+    return build()
 
 
 def _for_arrays(asked: Asked) -> Asked:

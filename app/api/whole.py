@@ -13,27 +13,25 @@ from starlette.types import Receive, Scope, Send
 
 WHOLE: Final = "seedvec.whole"
 """In the scope of a request: `TakesWhole`."""
-TakesWhole = Callable[[int, bytes, bytes], bool]
-"""status, headers (lines, each with its end), body → False: not now, it must go out by messages."""
+Headers = list[tuple[bytes, bytes]]
+TakesWhole = Callable[[int, Headers, bytes], bool]
+"""status, headers, body → False: not now, it must go out by messages."""
 
 
 class Whole(Response):
-    """Starlette's, for a body that is complete. lines: what it is sent with, but for the request's id."""
+    """Starlette's, for a body that is complete. headers: all but the request's id."""
 
-    def __init__(self, body: bytes, lines: bytes, headers: list[tuple[bytes, bytes]], status: int) -> None:
-        """lines, headers: the same, the one as it is sent, the others for messages."""
+    def __init__(self, body: bytes, headers: Headers, status: int) -> None:
         # What Starlette looks at to make its headers takes longer than to make them.
         self.status_code, self.body, self.background, self.raw_headers = status, body, None, headers
-        self._lines = lines
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         take: TakesWhole | None = scope.get(WHOLE)
-        if take is not None and take(self.status_code, self._lines + _id_line(scope), bytes(self.body)):
+        if take is not None and take(self.status_code, [*self.raw_headers, _id_of(scope)], bytes(self.body)):
             scope["status"] = self.status_code
         else:
             await super().__call__(scope, receive, send)
 
 
-def _id_line(scope: Scope) -> bytes:
-    request_id: str = scope["request_id"]
-    return b"x-request-id: %b\r\n" % request_id.encode("ascii")
+def _id_of(scope: Scope) -> tuple[bytes, bytes]:
+    return b"x-request-id", scope["request_id"].encode("ascii")

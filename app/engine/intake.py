@@ -125,12 +125,15 @@ def check_query(given: Vectors, settings: Settings, at: Place | None = None) -> 
     with np.errstate(over="ignore", invalid="ignore"):
         queries = np.ascontiguousarray(given, np.float32)
         squares = np.vecdot(queries, queries)
-    least = MIN_COSINE_NORM**2 if settings.metric == "cosine" else 0.0
-    # NaN compares false; the norms below say which of the rules was broken.
-    if squares.min() >= least * 2 and squares.max() <= MAX_NORM**2 / 2:
-        return queries
-    _refuse_query(queries, settings, at)
+    # The norms below say which of the rules was broken.
+    if not _lie_within(squares.min(), squares.max(), settings):
+        _refuse_query(queries, settings, at)
     return queries
+
+
+def _lie_within(least: float, most: float, settings: Settings) -> bool:
+    """Whether squares of norms from least to most are well within what is taken; NaN, which compares false, is not."""
+    return least >= (MIN_COSINE_NORM**2 * 2 if settings.metric == "cosine" else 0.0) and most <= MAX_NORM**2 / 2
 
 
 def _one_query(given: Vectors, settings: Settings) -> NDArray[np.float32] | None:
@@ -141,8 +144,7 @@ def _one_query(given: Vectors, settings: Settings) -> NDArray[np.float32] | None
     # Not a ufunc: it has no floating-point warnings, to silence which takes as long as all the rest here. Where the
     # square is within bounds, so is every number of it.
     square = float(vector.dot(vector))
-    least = MIN_COSINE_NORM**2 * 2 if settings.metric == "cosine" else 0.0
-    return np.ascontiguousarray(given, np.float32) if least <= square <= MAX_NORM**2 / 2 else None
+    return np.ascontiguousarray(given, np.float32) if _lie_within(square, square, settings) else None
 
 
 def _refuse_query(queries: Vectors, settings: Settings, at: Place) -> None:
